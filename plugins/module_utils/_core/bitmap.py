@@ -1,0 +1,200 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+"""A set of free indices with summary levels: the allocator under blocks and pools.
+
+Level 0 has one bit per index, set while the index is free. Each bit of level n+1 says whether the word of level n
+below it has any bit set. Finding the next free index therefore climbs until a word has a candidate and descends along
+the lowest set bits: at most two words per level, whatever the size and however full the map is.
+
+    size      levels   memory
+    /26           1     8 B
+    /16           3     8.1 KiB + 16 B
+    /8            4     2.03 MiB
+
+Why a set bit means free: "find the first free index" is then one count-trailing-zeros, without an inversion.
+A summary bit may never lag behind, so `take` and `give` walk upwards only while a word becomes empty or stops being
+empty; that is rarely more than one level.
+
+`_check` is the only guard of the words' bounds: the directives above switch Cython's own off.
+The same file runs interpreted on the controller and compiled on the nodes (types: bitmap.pxd). In the compiled form a
+literal shift such as `1 << n` would be a 32-bit C int, hence the 64-bit locals `one` and `ones`.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+try:
+    import cython
+except ImportError:
+
+    class cython:  # what the interpreted form needs of Cython, which nodes and controllers do not have
+        compiled = False
+
+
+if not cython.compiled:
+
+    def _trailing_zeros(word):
+        return (word & -word).bit_length() - 1
+
+    def _count_ones(word):
+        return bin(word).count("1")
+
+
+COMPILED = cython.compiled
+
+WORD_BITS = 64
+ALL_ONES = (1 << WORD_BITS) - 1
+
+
+class Bitmap:
+    """The free indices of `range(size)`, all free at first.
+
+    `size` is a number of indices, at least 1. Every method that takes an index raises IndexError when it lies outside.
+    Not thread-safe: one owner, the event loop or the module's main thread.
+    """
+
+    def __init__(self, size):
+        if size < 1:
+            raise ValueError(f"a bitmap needs at least 1 index, not {size}")
+        self.size = size
+        self.free = size
+        offsets = array("q", [0])
+        words = array("Q")
+        bits = size
+        while True:
+            level_words = (bits + WORD_BITS - 1) // WORD_BITS
+            surplus = level_words * WORD_BITS - bits
+            words.extend(array("Q", [ALL_ONES]) * (level_words - 1))
+            words.append(ALL_ONES >> surplus)
+            offsets.append(len(words))
+            if level_words == 1:
+                break
+            bits = level_words
+        self._depth = len(offsets) - 1
+        self._offsets = offsets
+        self._words = words
+
+    def __len__(self):
+        return self.size
+
+    def is_free(self, index):
+        """Whether `index` is free."""
+        self._check(index)
+        return (self._words[index >> 6] >> (index & 63)) & 1 == 1
+
+    def find(self, start):
+        """The lowest free index at or after `start`, or -1. A `start` past the end is allowed and finds nothing."""
+        if start < 0:
+            start = 0
+        if start >= self.size:
+            return -1
+        ones = ALL_ONES
+        level = 0
+        index = start
+        while True:
+            word_index = self._offsets[level] + (index >> 6)
+            if word_index >= self._offsets[level + 1]:
+                return -1
+            word = self._words[word_index] & (ones << (index & 63))
+            if word != 0:
+                break
+            level += 1
+            if level == self._depth:
+                return -1
+            index = (index >> 6) + 1
+        index = (index & -64) | _trailing_zeros(word)
+        while level > 0:
+            level -= 1
+            index = (index << 6) | _trailing_zeros(self._words[self._offsets[level] + index])
+        return index
+
+    def find_cyclic(self, start):
+        """The lowest free index at or after `start`, else the lowest of all, or -1 when nothing is free."""
+        index = self.find(start)
+        if index < 0:
+            index = self.find(0)
+        return index
+
+    def take(self, index):
+        """Mark `index` as used. Return False when it was not free."""
+        self._check(index)
+        one = 1
+        level = 0
+        while level < self._depth:
+            word_index = self._offsets[level] + (index >> 6)
+            bit = one << (index & 63)
+            word = self._words[word_index]
+            if word & bit == 0:
+                return False
+            word ^= bit
+            self._words[word_index] = word
+            if word != 0:
+                break
+            index >>= 6
+            level += 1
+        self.free -= 1
+        return True
+
+    def give(self, index):
+        """Mark `index` as free again. Return False when it was free already."""
+        self._check(index)
+        one = 1
+        level = 0
+        while level < self._depth:
+            word_index = self._offsets[level] + (index >> 6)
+            bit = one << (index & 63)
+            word = self._words[word_index]
+            if word & bit != 0:
+                return False
+            self._words[word_index] = word | bit
+            if word != 0:
+                break
+            index >>= 6
+            level += 1
+        self.free += 1
+        return True
+
+    def take_range(self, start, stop):
+        """Mark every index of `range(start, stop)` as used; return how many of them were free.
+
+        Works on whole words, so that masking a reservation costs the same for one address and for 64.
+        """
+        if start < 0 or stop > self.size or start > stop:
+            raise IndexError(f"range {start}..{stop} is outside of a bitmap of {self.size} indices")
+        ones = ALL_ONES
+        taken = 0
+        index = start
+        while index < stop:
+            word_index = index >> 6
+            mask = ones << (index & 63)
+            word_end = (word_index + 1) << 6
+            if word_end > stop:
+                mask &= ones >> (word_end - stop)
+                word_end = stop
+            mask &= self._words[word_index]
+            if mask != 0:
+                taken += _count_ones(mask)
+                self._words[word_index] ^= mask
+                if self._words[word_index] == 0:
+                    self._clear_summary(word_index)
+            index = word_end
+        self.free -= taken
+        return taken
+
+    def _clear_summary(self, index):
+        """Word `index` of level 0 became empty: tell the levels above."""
+        one = 1
+        level = 1
+        while level < self._depth:
+            word_index = self._offsets[level] + (index >> 6)
+            self._words[word_index] ^= one << (index & 63)
+            if self._words[word_index] != 0:
+                return
+            index >>= 6
+            level += 1
+
+    def _check(self, index):
+        if index < 0 or index >= self.size:
+            raise IndexError(f"index {index} is outside of a bitmap of {self.size} indices")

@@ -1,0 +1,176 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A block: the addresses that a node claims together, in the form in which Calico stores them.
+
+Source: IPAMBlock of Calico 3.29 to 3.32. The stored `spec` is the truth; this class keeps it in a shape in which
+assigning and releasing cost little, and gives it back unchanged but for what was done to it:
+
+- every ordinal is either allocated (an index into `attributes`) or stands in `unallocated`, a FIFO: taken from the
+  head, given back at the tail, so that the address that was freed last is the last to be given out again;
+- equal attributes are shared, and pruned with their last ordinal;
+- `sequenceNumber` grows by one with each write, `sequenceNumberForAllocation` notes for each allocated ordinal the
+  number before the write that allocated it; both are far above 2^53, hence integers all the way;
+- fields of the spec and of attributes that are not known here are carried over.
+
+Reserved ordinals stay in `unallocated` but are not assigned unasked: they are a mask over the bitmap of what can be
+assigned, not a test per address.
+"""
+
+from __future__ import annotations
+
+from .bitmap import Bitmap
+
+
+class Block:
+    """One block. `size` is its number of addresses; an ordinal is an index of one of them, from 0.
+
+    Not thread-safe: one owner.
+    """
+
+    def __init__(self, spec, reserved=()):
+        """Read a stored spec. `reserved` are the ordinals that are not assigned unasked.
+
+        ValueError when the spec breaks the format's invariants: such a block must not be written.
+        """
+        self.cidr = spec["cidr"]
+        self.sequence_number = spec.get("sequenceNumber", 0)
+        self._spec = spec
+        self._allocations = list(spec["allocations"])
+        self._unallocated = list(spec["unallocated"])
+        self._attributes = list(spec["attributes"])
+        self._sequence_numbers = dict(spec.get("sequenceNumberForAllocation") or {})
+        self.size = len(self._allocations)
+        self._check()
+        self.reserve(reserved)
+
+    @classmethod
+    def empty(cls, cidr, size, affinity, now_ns, claim_time, reserved=()):
+        """A block just claimed. `now_ns` (nanoseconds since 1970) starts its sequence, `claim_time` is RFC 3339 in UTC."""
+        return cls(
+            {
+                "cidr": cidr,
+                "affinity": affinity,
+                "affinityClaimTime": claim_time,
+                "allocations": [None] * size,
+                "unallocated": list(range(size)),
+                "attributes": [],
+                "sequenceNumber": now_ns,
+                "sequenceNumberForAllocation": {},
+                "deleted": False,
+                "strictAffinity": False,
+            },
+            reserved,
+        )
+
+    @property
+    def affinity(self):
+        """`host:<node>`, `virtual:load-balancer`, or None when no one has claimed the block."""
+        return self._spec.get("affinity")
+
+    @property
+    def assignable(self):
+        """How many addresses can be assigned unasked: neither allocated nor reserved."""
+        return self._free.free
+
+    @property
+    def allocated(self):
+        """How many addresses are allocated."""
+        return self.size - len(self._unallocated)
+
+    def spec(self):
+        """The spec to store now, with everything that the stored one had and is not managed here."""
+        return {
+            **self._spec,
+            "allocations": list(self._allocations),
+            "unallocated": list(self._unallocated),
+            "attributes": list(self._attributes),
+            "sequenceNumber": self.sequence_number,
+            "sequenceNumberForAllocation": dict(self._sequence_numbers),
+        }
+
+    def reserve(self, reserved):
+        """Replace the reserved ordinals, an iterable. Reserving an allocated one is allowed: it stays allocated."""
+        self._free = Bitmap(self.size)
+        self._reserved = frozenset(reserved)
+        for ordinal in self._reserved:
+            self._free.take(ordinal)
+        for ordinal in range(self.size):
+            if self._allocations[ordinal] is not None:
+                self._free.take(ordinal)
+
+    def assign(self, handle, secondary):
+        """Allocate the next free ordinal to `handle` and return it, or -1 when nothing can be assigned.
+
+        `secondary` is the map of owner attributes (pod, namespace, node, timestamp).
+        """
+        if self._free.free == 0:
+            return -1
+        for position, ordinal in enumerate(self._unallocated):
+            if self._free.is_free(ordinal):
+                del self._unallocated[position]
+                self._allocate(ordinal, handle, secondary)
+                return ordinal
+        return -1
+
+    def assign_ordinal(self, ordinal, handle, secondary):
+        """Allocate this very ordinal, reserved or not. Return False when it is allocated already."""
+        if self._allocations[ordinal] is not None:
+            return False
+        self._unallocated.remove(ordinal)
+        self._allocate(ordinal, handle, secondary)
+        return True
+
+    def ordinals_of(self, handle):
+        """The ordinals that `handle` holds, ascending. Handles are compared exactly, with their case."""
+        indices = [index for index, entry in enumerate(self._attributes) if entry.get("handle_id") == handle]
+        if not indices:
+            return []
+        return [ordinal for ordinal, index in enumerate(self._allocations) if index in indices]
+
+    def release(self, handle):
+        """Free everything that `handle` holds and return the ordinals, ascending; [] when it holds nothing."""
+        ordinals = self.ordinals_of(handle)
+        for ordinal in ordinals:
+            self._allocations[ordinal] = None
+            self._unallocated.append(ordinal)
+            self._sequence_numbers.pop(str(ordinal), None)
+            if ordinal not in self._reserved:
+                self._free.give(ordinal)
+        self._prune_attributes()
+        return ordinals
+
+    def holders(self):
+        """(ordinal, attribute) of every allocated address, ascending. Attributes must not be changed."""
+        return [
+            (ordinal, self._attributes[index]) for ordinal, index in enumerate(self._allocations) if index is not None
+        ]
+
+    def _allocate(self, ordinal, handle, secondary):
+        entry = {"handle_id": handle, "secondary": secondary}
+        try:
+            index = self._attributes.index(entry)
+        except ValueError:
+            index = len(self._attributes)
+            self._attributes.append(entry)
+        self._allocations[ordinal] = index
+        self._sequence_numbers[str(ordinal)] = self.sequence_number
+        self._free.take(ordinal)
+
+    def _prune_attributes(self):
+        """Drop attributes without an ordinal and renumber the others, in order."""
+        used = sorted({index for index in self._allocations if index is not None})
+        if len(used) == len(self._attributes):
+            return
+        renumbered = {old: new for new, old in enumerate(used)}
+        self._attributes = [self._attributes[index] for index in used]
+        self._allocations = [None if index is None else renumbered[index] for index in self._allocations]
+
+    def _check(self):
+        problem = None
+        allocated = [ordinal for ordinal in range(self.size) if self._allocations[ordinal] is not None]
+        if sorted(self._unallocated + allocated) != list(range(self.size)):
+            problem = "each ordinal must be either allocated or in unallocated, once"
+        elif any(not 0 <= self._allocations[ordinal] < len(self._attributes) for ordinal in allocated):
+            problem = "an allocation refers to an attribute that does not exist"
+        if problem is not None:
+            raise ValueError(f"block {self.cidr}: {problem}")

@@ -1,0 +1,73 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Names and keys of Calico's objects, labels and annotations.
+
+Source: Calico 3.29 to 3.32, Kubernetes datastore. Everything that two programs must spell alike is spelled here once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+
+POOLS_ANNOTATIONS = {4: "cni.projectcalico.org/ipv4pools", 6: "cni.projectcalico.org/ipv6pools"}
+
+LABEL_HOSTNAME_HASH = "projectcalico.org/hostname-hash"
+LABEL_AFFINITY_TYPE = "projectcalico.org/affinity-type"
+LABEL_IP_VERSION = "projectcalico.org/ip-version"
+
+# Calico keeps affinity names below the 253 characters of a Kubernetes name by cutting the node name and adding
+# the first hex digits of a hash.
+_LONGEST_NAME = 253
+_HASH_DIGITS = 11
+
+
+def canonical_cidr(text):
+    """The canonical text of a network, e.g. `fd00:10:244::/122`. ValueError when `text` is none or has host bits."""
+    return str(ipaddress.ip_network(text))
+
+
+def cidr_name(cidr):
+    """The object name of a block: `10.244.1.0/26` is `10-244-1-0-26`."""
+    return cidr.replace(".", "-").replace(":", "-").replace("/", "-")
+
+
+def affinity_name(node, cidr):
+    """The object name of a node's claim on a block."""
+    block = cidr_name(cidr)
+    name = f"{node}-{block}"
+    if len(name) < _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(f"{node}+{block}".encode()).hexdigest()[:_HASH_DIGITS]
+    kept = _LONGEST_NAME - 1 - len(block) - (_HASH_DIGITS + 2)
+    return f"{node[:kept]}-{block}-{digest}"
+
+
+def affinity_labels(node, cidr):
+    """The labels by which Calico 3.31 and newer finds a node's affinities; one without them is invisible to it."""
+    return {
+        LABEL_HOSTNAME_HASH: hostname_hash(node),
+        LABEL_AFFINITY_TYPE: "host",
+        LABEL_IP_VERSION: "6" if ":" in cidr else "4",
+    }
+
+
+def hostname_hash(node):
+    """Base32 without padding of SHA3-256 of the node name, 52 characters: fits a label value whatever the name."""
+    return base64.b32encode(hashlib.sha3_256(node.encode()).digest()).decode().rstrip("=")
+
+
+def host_affinity(node):
+    """The value of a block's `spec.affinity` for a node."""
+    return f"host:{node}"
+
+
+def handle_id(network, container_id):
+    """The owner of an attachment's addresses, both families together."""
+    return f"{network}.{container_id}"
+
+
+def handle_name(handle):
+    """The object name of a handle. `spec.handleID` keeps the case, the name does not."""
+    return handle.lower()

@@ -1,0 +1,3 @@
+module podnet.test/workload
+
+go 1.24
