@@ -49,7 +49,7 @@ def collection_version() -> str:
 def core_extensions() -> list[Extension]:
     """One extension for each core module that has a `.pxd` beside it.
 
-    Cython finds a `.pxd` only where the folders spell the module's full name, so the sources are staged under that name.
+    Cython finds a `.pxd` only where the folders spell the module's full name: the sources are staged under that name.
     """
     staged = Path("build/cython/podnet_ipam/_core")
     shutil.rmtree(staged, ignore_errors=True)

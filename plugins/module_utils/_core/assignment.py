@@ -21,7 +21,7 @@ _FAMILIES = {"IPv4": 4, "IPv6": 6}
 
 
 class AssignmentError(Exception):
-    """No pool can serve the pod. The text names the pod, what asked for which pool, and the reason for each candidate."""
+    """No pool can serve the pod. The text names the pod, what asked for which pool, and why each was refused."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Choice:
-    """The pools to try, in this order, what asked for them, and the (pool name, reason) of those that were not taken."""
+    """The pools to try, in this order; what asked for them; (pool name, reason) of those that were not taken."""
 
     pools: tuple
     source: str
@@ -66,7 +66,9 @@ def parse_names(value, where):
     try:
         names = json.loads(value)
     except ValueError as error:
-        raise AssignmentError(f"{where} is not JSON: {value!r} ({error}); a JSON list is expected, such as '[\"pool\"]'") from None
+        raise AssignmentError(
+            f"{where} is not JSON: {value!r} ({error}); a JSON list is expected, such as '[\"pool\"]'"
+        ) from None
     if names is None:
         return []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -108,9 +110,7 @@ def _requested(subject, where, names, pools, own):
     for name in names:
         pool = _look_up(name, pools)
         if pool is None:
-            raise AssignmentError(
-                f"{subject}: {where} names pool {name!r}, which does not exist; {_existing(own)}"
-            )
+            raise AssignmentError(f"{subject}: {where} names pool {name!r}, which does not exist; {_existing(own)}")
         if pool not in own:
             raise AssignmentError(
                 f"{subject}: {where} names pool {name!r}, which is IPv{pool.family} ({pool.cidr}); {_existing(own)}"

@@ -45,7 +45,7 @@ class Block:
 
     @classmethod
     def empty(cls, cidr, size, affinity, now_ns, claim_time, reserved=()):
-        """A block just claimed. `now_ns` (nanoseconds since 1970) starts its sequence, `claim_time` is RFC 3339 in UTC."""
+        """A block just claimed. `now_ns`, nanoseconds since 1970, starts its sequence; `claim_time` is RFC 3339."""
         return cls(
             {
                 "cidr": cidr,

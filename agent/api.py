@@ -1,0 +1,169 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's client of the API server: five verbs on fixed paths, no discovery, no models."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from .._kube.errors import Unreachable, api_error
+
+PAGE_SIZE = 500
+REQUEST_TIMEOUT_SECONDS = 10.0
+# The API server ends a watch after about this time; a stream that is silent for longer is dead.
+WATCH_SECONDS = 270
+_WATCH_GRACE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Where the API server is and who we are there. `source` is the file that said so."""
+
+    source: str
+    server: str
+    tls: ssl.SSLContext | None
+    token: str | None
+
+
+def read_kubeconfig(path: Path) -> Credentials:
+    """The current context of a kubeconfig written as JSON (every JSON document is YAML, so kubectl reads it, too).
+
+    Understood are a server, a CA, and a token or a client certificate, each as data or as a file. ValueError names
+    what is missing.
+    """
+    try:
+        config = json.loads(path.read_text())
+        context = _named(config, "contexts", "context", config["current-context"])
+        cluster = _named(config, "clusters", "cluster", context["cluster"])
+        user = _named(config, "users", "user", context["user"])
+        server = cluster["server"].rstrip("/")
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"kubeconfig {path}: not usable: {error!r}") from error
+    token = user.get("token")
+    if token is None and "tokenFile" in user:
+        token = Path(user["tokenFile"]).read_text().strip()
+    return Credentials(str(path), server, _tls(cluster, user) if server.startswith("https:") else None, token)
+
+
+def _named(config: dict, collection: str, key: str, name: str) -> dict:
+    for entry in config[collection]:
+        if entry["name"] == name:
+            return entry[key]
+    raise KeyError(f"{collection}[name={name}]")
+
+
+def _tls(cluster: dict, user: dict) -> ssl.SSLContext:
+    authority = cluster.get("certificate-authority-data")
+    context = ssl.create_default_context(
+        cafile=cluster.get("certificate-authority"),
+        cadata=base64.b64decode(authority).decode() if authority else None,
+    )
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if "client-certificate" in user:
+        context.load_cert_chain(user["client-certificate"], user.get("client-key"))
+    return context
+
+
+class Client:
+    """A pool of connections to one API server. Objects are plain dicts; integers keep their 64 bits."""
+
+    def __init__(self, credentials: Credentials):
+        headers = {"Accept": "application/json", "User-Agent": "podnet-ipam"}
+        if credentials.token:
+            headers["Authorization"] = f"Bearer {credentials.token}"
+        self._credentials = credentials
+        self._session = aiohttp.ClientSession(
+            base_url=credentials.server,
+            headers=headers,
+            connector=aiohttp.TCPConnector(ssl=credentials.tls or False, limit=64),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def get(self, path: str) -> dict:
+        return await self._request("GET", path)
+
+    async def create(self, path: str, obj: dict) -> dict:
+        return await self._request("POST", path, obj)
+
+    async def replace(self, path: str, obj: dict) -> dict:
+        """PUT under compare-and-swap: `obj` carries the resourceVersion that it was read with."""
+        return await self._request("PUT", path, obj)
+
+    async def delete(self, path: str, uid: str) -> None:
+        """Delete the very object with this uid, not a newer one of the same name."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        await self._request("DELETE", path, body)
+
+    async def list(self, path: str, query: dict[str, str] | None = None) -> tuple[list[dict], str]:
+        """All objects of a collection, read in pages, and the resourceVersion to watch from."""
+        items: list[dict] = []
+        page = {"limit": str(PAGE_SIZE), **(query or {})}
+        while True:
+            body = await self._request("GET", path, query=page)
+            items += body["items"]
+            if not body["metadata"].get("continue"):
+                return items, body["metadata"]["resourceVersion"]
+            page["continue"] = body["metadata"]["continue"]
+
+    async def watch(self, path: str, version: str, query: dict[str, str] | None = None) -> AsyncIterator[dict]:
+        """Events since `version`, bookmarks included, until the API server ends the stream."""
+        query = {
+            **(query or {}),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + _WATCH_GRACE_SECONDS)
+        try:
+            async with self._session.get(path, params=query, timeout=timeout) as response:
+                await _raise_for_status("WATCH", path, response)
+                rest = b""
+                # Not by lines: a block's event is longer than what the line reader of the stream allows.
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield msgspec.json.decode(line)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    async def _request(self, method: str, path: str, body: dict | None = None, query: dict | None = None) -> dict:
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json"} if data else None
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
+        try:
+            async with self._session.request(
+                method, path, data=data, params=query, headers=headers, timeout=timeout
+            ) as response:
+                await _raise_for_status(method, path, response)
+                return msgspec.json.decode(await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"no answer from the API server {self._credentials.server} (from {self._credentials.source}): "
+            f"{error or type(error).__name__}"
+        )
+
+
+async def _raise_for_status(method: str, path: str, response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    try:
+        body = msgspec.json.decode(await response.read())
+    except msgspec.DecodeError:
+        body = None
+    raise api_error(method, path, response.status, body, response.headers.get("Retry-After"))

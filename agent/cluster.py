@@ -1,0 +1,197 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent knows of the cluster: pools, reservations, configuration, namespaces, nodes and claims on blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+
+import msgspec
+
+from .._core.assignment import Subject
+from .._core.pool import Pool
+from .._kube.calico import CONFIG_NAME, V1, V3, CalicoApi, is_deleted
+from .._kube.errors import NotFound
+from .api import Client
+from .watch import Reflector
+
+# Calico's own limit where the configuration says none.
+DEFAULT_BLOCKS_PER_NODE = 20
+
+
+class Config(msgspec.Struct, frozen=True):
+    """IPAMConfig with the defaults that hold when the object is missing."""
+
+    auto_allocate_blocks: bool = True
+    blocks_per_node: int = DEFAULT_BLOCKS_PER_NODE
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    annotations: dict[str, str]
+    labels: dict[str, str]
+
+
+class Node(msgspec.Struct, frozen=True):
+    """`addresses` holds the node's internal address of each family (4, 6) that it has."""
+
+    labels: dict[str, str]
+    addresses: dict[int, str]
+
+
+class Affinity(msgspec.Struct, frozen=True):
+    """A claim on the block `cidr`. Only a confirmed one may be routed to or assigned from."""
+
+    cidr: str
+    node: str
+    uid: str
+    confirmed: bool
+
+
+class Cluster:
+    """Watch caches of one API server, and who follows them.
+
+    `routing_changed` is set whenever claims or nodes changed. `on_reserved` is called when reservations or pools
+    changed, `on_claim_removed` with each Affinity that is gone or no longer confirmed.
+    """
+
+    def __init__(self, client: Client, calico: CalicoApi):
+        self.client = client
+        self.calico = calico
+        self.routing_changed = asyncio.Event()
+        self.on_reserved: Callable[[], None] = lambda: None
+        self.on_claim_removed: Callable[[Affinity], None] = lambda affinity: None
+
+        def reflect(kind: str, decode, on_change) -> Reflector:
+            return Reflector(client, calico.path(kind), decode=decode, on_change=on_change)
+
+        self._pools = reflect("IPPool", Pool.from_object, self._reserved_changed)
+        self._reservations = reflect("IPReservation", _reserved_networks, self._reserved_changed)
+        self._config = reflect(calico.config_kind, _config, None)
+        self.affinities = reflect("BlockAffinity", _affinity, self._claim_changed)
+        self._namespaces = Reflector(client, "/api/v1/namespaces", decode=_namespace)
+        self.nodes = Reflector(client, "/api/v1/nodes", decode=_node, on_change=self._node_changed)
+
+    @property
+    def reflectors(self) -> tuple[Reflector, ...]:
+        return self._pools, self._reservations, self._config, self.affinities, self._namespaces, self.nodes
+
+    @property
+    def pools(self) -> list[Pool]:
+        """All pools, by name: the order in which Calico tries those that nobody asked for."""
+        return [pool for _name, pool in sorted(self._pools.items.items())]
+
+    @property
+    def config(self) -> Config:
+        return self._config.items.get(CONFIG_NAME, Config())
+
+    def pool_of(self, address: str) -> Pool | None:
+        """The pool that an address or a block lies in."""
+        return next((pool for pool in self.pools if pool.contains(address)), None)
+
+    def reserved_ordinals(self, cidr: str) -> set[int]:
+        """The ordinals of a block that nobody gets unasked: reservations, and the pool's gateway."""
+        block = ipaddress.ip_network(cidr)
+        ordinals: set[int] = set()
+        for networks in self._reservations.items.values():
+            for network in networks:
+                ordinals |= _common_ordinals(block, network)
+        pool = self.pool_of(cidr)
+        if pool is not None and pool.gateway in block:
+            ordinals.add(int(pool.gateway) - int(block.network_address))
+        return ordinals
+
+    async def subject(self, node: str, namespace: str, pod: str, annotations: dict, configured: dict) -> Subject:
+        """The pod as pool choice sees it. NotFound when its namespace does not exist."""
+        known = self._namespaces.items.get(namespace)
+        if known is None:
+            known = _namespace(await self.client.get(f"/api/v1/namespaces/{namespace}"))
+        own = self.nodes.items.get(node)
+        return Subject(
+            namespace=namespace,
+            name=pod,
+            node=node,
+            pod_annotations=annotations,
+            namespace_annotations=known.annotations,
+            namespace_labels=known.labels,
+            node_labels=own.labels if own else {},
+            configured=configured,
+        )
+
+    def claims_of(self, node: str) -> list[Affinity]:
+        return [affinity for affinity in self.affinities.items.values() if affinity.node == node]
+
+    def claimed_cidrs(self) -> set[str]:
+        return {affinity.cidr for affinity in self.affinities.items.values()}
+
+    def _reserved_changed(self, _name, _old, _new) -> None:
+        self.on_reserved()
+
+    def _node_changed(self, _name, _old, _new) -> None:
+        self.routing_changed.set()
+
+    def _claim_changed(self, _name, old: Affinity | None, new: Affinity | None) -> None:
+        self.routing_changed.set()
+        if old is not None and old.confirmed and (new is None or not new.confirmed):
+            self.on_claim_removed(old)
+
+
+async def detect_calico_api(client: Client) -> CalicoApi | None:
+    """The API group that holds the pools: v1 wherever it is served, as Calico prefers it; None without either."""
+    for calico in (V1, V3):
+        try:
+            served = await client.get(f"/apis/{calico.group_version}")
+        except NotFound:
+            continue
+        if any(resource["name"] == "ippools" for resource in served["resources"]):
+            return calico
+    return None
+
+
+def _common_ordinals(block, network) -> set[int]:
+    if block.version != network.version or not block.overlaps(network):
+        return set()
+    start = max(int(block.network_address), int(network.network_address))
+    end = min(int(block.broadcast_address), int(network.broadcast_address))
+    return set(range(start - int(block.network_address), end - int(block.network_address) + 1))
+
+
+def _reserved_networks(obj: dict) -> tuple:
+    """A malformed entry is skipped: Calico reads reservations this way, and refusing all would unreserve the others."""
+    networks = []
+    for text in obj["spec"].get("reservedCIDRs") or ():
+        try:
+            networks.append(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError:
+            continue
+    return tuple(networks)
+
+
+def _config(obj: dict) -> Config:
+    spec = obj["spec"]
+    return Config(
+        auto_allocate_blocks=spec.get("autoAllocateBlocks", True),
+        blocks_per_node=spec.get("maxBlocksPerHost") or DEFAULT_BLOCKS_PER_NODE,
+    )
+
+
+def _namespace(obj: dict) -> Namespace:
+    metadata = obj["metadata"]
+    return Namespace(metadata.get("annotations") or {}, metadata.get("labels") or {})
+
+
+def _node(obj: dict) -> Node:
+    addresses: dict[int, str] = {}
+    for entry in obj["status"].get("addresses") or ():
+        if entry["type"] == "InternalIP":
+            addresses.setdefault(ipaddress.ip_address(entry["address"]).version, entry["address"])
+    return Node(obj["metadata"].get("labels") or {}, addresses)
+
+
+def _affinity(obj: dict) -> Affinity:
+    spec = obj["spec"]
+    if is_deleted(obj):
+        raise ValueError("soft-deleted")
+    # An empty state is the oldest form and counts as confirmed.
+    return Affinity(spec["cidr"], spec["node"], obj["metadata"]["uid"], spec["state"] in ("confirmed", ""))

@@ -1,0 +1,244 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The CNI conversation: requests as the specification defines them, in versions 0.3.1 to 1.0.0.
+
+Configuration, in the `ipam` object of the main plugin (names and meaning are calico-ipam's):
+
+    type                      podnet-ipam
+    assign_ipv4, assign_ipv6  "true" or "false"; by default a pod gets an IPv4 address only
+    ipv4_pools, ipv6_pools    pool names or CIDRs for pods for which no annotation says otherwise
+
+Pod annotations come with the request when the conflist asks for the capability `io.kubernetes.cri.pod-annotations`;
+otherwise the pod is read from the API server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .._core.assignment import AssignmentError, families
+from .._core.names import handle_id
+from .._kube.errors import ApiError, NotFound, Unreachable
+from .cluster import Cluster
+from .errors import (
+    INCOMPATIBLE_VERSION,
+    INTERNAL,
+    INVALID_CONFIGURATION,
+    INVALID_ENVIRONMENT,
+    NOT_ASSIGNED,
+    TRY_AGAIN_LATER,
+    UNDECODABLE,
+    CniError,
+)
+from .ipam import Address, Ipam
+from .protocol import Answer, Request
+
+VERSIONS = ("0.3.1", "0.4.0", "1.0.0")
+_LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
+_POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A decoded request."""
+
+    version: str
+    network: str
+    container: str
+    config: dict
+    arguments: dict[str, str]
+
+    @property
+    def handle(self) -> str:
+        return handle_id(self.network, self.container)
+
+    @property
+    def pod(self) -> tuple[str, str]:
+        """Namespace and name. Outside of Kubernetes the container's id stands for the name, as calico-ipam has it."""
+        namespace = self.arguments.get("K8S_POD_NAMESPACE")
+        name = self.arguments.get("K8S_POD_NAME")
+        return (namespace, name) if namespace and name else ("default", self.container)
+
+    @property
+    def in_kubernetes(self) -> bool:
+        return bool(self.arguments.get("K8S_POD_NAMESPACE") and self.arguments.get("K8S_POD_NAME"))
+
+
+class CniServer:
+    """Answers requests out of `ipam`, which has been started."""
+
+    def __init__(self, ipam: Ipam, cluster: Cluster, node: str):
+        self._ipam = ipam
+        self._cluster = cluster
+        self._node = node
+
+    async def handle(self, request: Request) -> Answer:
+        """The answer to any request, an error of ours included."""
+        started = time.perf_counter()
+        command = request.variables.get("CNI_COMMAND", "")
+        version = VERSIONS[-1]
+        try:
+            call = decode(request)
+            version = call.version
+            answer = await self._dispatch(command, call, started)
+        except CniError as error:
+            failure = error
+        except AssignmentError as error:
+            failure = CniError(INVALID_CONFIGURATION, str(error))
+        except (ApiError, Unreachable) as error:
+            failure = CniError(TRY_AGAIN_LATER, str(error))
+        except Exception as error:
+            log.exception("%s failed", command)
+            failure = CniError(INTERNAL, f"internal error: {error!r}", "see: journalctl -u podnet-ipam")
+        else:
+            return Answer(0, answer)
+        container = request.variables.get("CNI_CONTAINERID", "-")
+        log.error("%s container=%s failed: code=%s %s", command, container, failure.code, failure.message)
+        return error_answer(failure, version)
+
+    async def _dispatch(self, command: str, call: Call, started: float) -> bytes:
+        if command == "ADD":
+            return await self._add(call, started)
+        if command == "DEL":
+            return await self._del(call, started)
+        if command == "CHECK":
+            return self._check(call)
+        raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; ADD, DEL, CHECK and VERSION are supported")
+
+    async def _add(self, call: Call, started: float) -> bytes:
+        subject = await self._subject(call)
+        plugin = call.config.get("ipam") or {}
+        wanted = families(subject, _configured_families(plugin))
+        attributes = {"namespace": subject.namespace, "pod": subject.name} if call.in_kubernetes else {}
+        held = await self._ipam.assign(call.handle, subject, wanted, attributes)
+        log.info(
+            "ADD %s container=%s addresses=%s pools=%s ms=%.1f",
+            subject,
+            call.container,
+            ",".join(address.address for address in held),
+            ",".join(address.pool.name if address.pool else "-" for address in held),
+            (time.perf_counter() - started) * 1000,
+        )
+        return json.dumps(_result(call.version, held)).encode()
+
+    async def _del(self, call: Call, started: float) -> bytes:
+        freed = await self._ipam.release(call.handle)
+        log.info(
+            "DEL pod %s/%s container=%s addresses=%s ms=%.1f",
+            *call.pod,
+            call.container,
+            ",".join(freed) or "-",
+            (time.perf_counter() - started) * 1000,
+        )
+        return b""
+
+    def _check(self, call: Call) -> bytes:
+        """Whether the attachment still holds what the runtime was told (prevResult)."""
+        previous = call.config.get("prevResult") or {}
+        told = {str(ipaddress.ip_interface(entry["address"]).ip) for entry in previous.get("ips") or ()}
+        missing = told - {address.address for address in self._ipam.holding(call.handle)}
+        if missing:
+            raise CniError(NOT_ASSIGNED, f"handle {call.handle} does not hold {', '.join(sorted(missing))}")
+        return b""
+
+    async def _subject(self, call: Call):
+        namespace, name = call.pod
+        plugin = call.config.get("ipam") or {}
+        configured = {4: plugin.get("ipv4_pools") or [], 6: plugin.get("ipv6_pools") or []}
+        annotations = (call.config.get("runtimeConfig") or {}).get(_POD_ANNOTATIONS)
+        if annotations is None:
+            annotations = await self._pod_annotations(call) if call.in_kubernetes else {}
+        try:
+            return await self._cluster.subject(self._node, namespace, name, annotations, configured)
+        except NotFound:
+            raise CniError(
+                INVALID_ENVIRONMENT, f"pod {namespace}/{name}: namespace {namespace} does not exist"
+            ) from None
+
+    async def _pod_annotations(self, call: Call) -> dict:
+        namespace, name = call.pod
+        try:
+            pod = await self._cluster.client.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
+        except NotFound:
+            raise CniError(INVALID_ENVIRONMENT, f"pod {namespace}/{name} does not exist") from None
+        uid = call.arguments.get("K8S_POD_UID")
+        if uid and pod["metadata"]["uid"] != uid:
+            raise CniError(INVALID_ENVIRONMENT, f"pod {namespace}/{name} was replaced: its uid is not {uid} any more")
+        return pod["metadata"].get("annotations") or {}
+
+
+def decode(request: Request) -> Call:
+    """Decode a request. CniError with the code that the specification gives to each defect."""
+    try:
+        config = json.loads(request.stdin)
+    except ValueError as error:
+        raise CniError(UNDECODABLE, f"the network configuration is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise CniError(UNDECODABLE, "the network configuration is not a JSON object")
+    version = config.get("cniVersion") or "0.1.0"
+    if version not in VERSIONS:
+        supported = ", ".join(VERSIONS)
+        raise CniError(INCOMPATIBLE_VERSION, f"cniVersion {version} is not supported", f"supported: {supported}")
+    network = config.get("name")
+    if not isinstance(network, str) or not _IDENTIFIER.fullmatch(network):
+        raise CniError(
+            INVALID_CONFIGURATION, f"the network's name is {network!r}: letters, digits, '_', '.', '-' are allowed"
+        )
+    container = request.variables.get("CNI_CONTAINERID", "")
+    if not _IDENTIFIER.fullmatch(container):
+        raise CniError(INVALID_ENVIRONMENT, f"CNI_CONTAINERID is {container!r}, which is no container id")
+    return Call(version, network, container, config, _arguments(request.variables.get("CNI_ARGS", "")))
+
+
+def _arguments(text: str) -> dict[str, str]:
+    """CNI_ARGS, `KEY=VALUE;...`. Unknown keys are left to others, as every runtime asks for by IgnoreUnknown."""
+    arguments = {}
+    for pair in filter(None, text.split(";")):
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS contains {pair!r}, which is not KEY=VALUE")
+        arguments[key] = value
+    return arguments
+
+
+def _configured_families(plugin: dict) -> list[int]:
+    """calico-ipam's flags are strings; booleans are accepted as well."""
+    flags = {4: plugin.get("assign_ipv4", "true"), 6: plugin.get("assign_ipv6", "false")}
+    return [family for family, flag in flags.items() if str(flag).lower() == "true"]
+
+
+def _result(version: str, held: Sequence[Address]) -> dict:
+    """What `ptp` can use: the pool's prefix length, the pool's first address as gateway, a default route per family.
+
+    The main plugin puts the gateway on the host side of every pod, so one address per pool serves all nodes. A /32 with
+    a gateway outside of it would be refused by the kernel: the plugin adds the routes before the gateway's own.
+    """
+    ips, routes = [], []
+    for address in held:
+        parsed = ipaddress.ip_address(address.address)
+        prefix = address.pool.network.prefixlen if address.pool else parsed.max_prefixlen
+        entry = {"address": f"{address.address}/{prefix}"}
+        if address.pool:
+            entry["gateway"] = str(address.pool.gateway)
+        if version in _LAST_WITH_FAMILY:
+            entry["version"] = str(parsed.version)
+        ips.append(entry)
+        routes.append({"dst": "0.0.0.0/0" if parsed.version == 4 else "::/0"})
+    return {"cniVersion": version, "ips": ips, "routes": routes, "dns": {}}
+
+
+def error_answer(error: CniError, version: str = VERSIONS[-1]) -> Answer:
+    """An error as the specification has it: JSON on standard output and a non-zero exit status."""
+    body = {"cniVersion": version, "code": error.code, "msg": error.message}
+    if error.details:
+        body["details"] = error.details
+    return Answer(1, json.dumps(body).encode())

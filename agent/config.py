@@ -1,0 +1,44 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's configuration file, a small TOML table.
+
+node        name of this node's Node object
+kubeconfig  path of the kubeconfig, written as JSON
+socket      path of the Unix socket; only used when systemd does not hand one over
+routes      whether to keep routes to the other nodes' blocks, for main plugins that leave routing to others
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import tomllib
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    node: str
+    kubeconfig: Path
+    socket: Path = Path("/run/podnet-ipam/agent.sock")
+    routes: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> AgentConfig:
+        """Read the file. ValueError names the file, the key and what would be right."""
+        with path.open("rb") as file:
+            try:
+                values = tomllib.load(file)
+            except tomllib.TOMLDecodeError as error:
+                raise ValueError(f"{path}: not TOML: {error}") from error
+        known = {field.name for field in fields(cls)}
+        unknown = values.keys() - known
+        if unknown:
+            raise ValueError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(known))}")
+        for key in ("node", "kubeconfig"):
+            if not isinstance(values.get(key), str) or not values[key]:
+                raise ValueError(f"{path}: {key} must be a text that is not empty")
+        if not isinstance(values.get("routes", False), bool):
+            raise ValueError(f"{path}: routes must be true or false")
+        paths = {key: Path(values[key]) for key in ("kubeconfig", "socket") if key in values}
+        return cls(**{**values, **paths})

@@ -1,0 +1,24 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Errors as the CNI specification numbers them; 100 and above are this plugin's own."""
+
+from __future__ import annotations
+
+INCOMPATIBLE_VERSION = 1
+INVALID_ENVIRONMENT = 4
+UNDECODABLE = 6
+INVALID_CONFIGURATION = 7
+TRY_AGAIN_LATER = 11
+INTERNAL = 999
+EXHAUSTED = 100
+NOT_ASSIGNED = 101
+
+
+class CniError(Exception):
+    """A request that is answered with an error. `message` reaches the pod's event, `details` the runtime's log."""
+
+    def __init__(self, code: int, message: str, details: str = ""):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details

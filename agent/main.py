@@ -1,0 +1,150 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The node agent: takes over the socket, fills the caches, takes over the node's blocks, and then answers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from .._core.bitmap import COMPILED
+from .._kube.calico import CalicoApi
+from .._kube.errors import ApiError, Unreachable
+from .api import Client, read_kubeconfig
+from .cluster import Cluster, detect_calico_api
+from .cni import CniServer, error_answer
+from .config import AgentConfig
+from .errors import TRY_AGAIN_LATER, CniError
+from .ipam import Ipam
+from .protocol import Answer, Connection, Request
+from .routes import keep_routes
+from .systemd import activated_socket, notify
+
+DEFAULT_CONFIG = Path("/etc/podnet-ipam/agent.toml")
+# 110 pods start at once after a reboot, and each connects twice at most.
+BACKLOG = 512
+# A request that comes before the agent is ready waits, but not until the kubelet gives up on the pod.
+READY_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+STOP_SECONDS = 4.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """One run of the agent. It listens at once and answers once it knows the node's state; until then callers wait."""
+
+    def __init__(self, config: AgentConfig, client: Client):
+        self._config = config
+        self._client = client
+        self._running: set[asyncio.Task] = set()
+        self._ready = asyncio.Event()
+
+    async def answer(self, request: Request) -> Answer:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._ready.wait()
+        except TimeoutError:
+            return error_answer(CniError(TRY_AGAIN_LATER, "the agent has not learnt the cluster's state yet"))
+        return await self._server.handle(request)
+
+    async def listen(self) -> asyncio.Server:
+        """Accept requests on the socket that systemd hands over, else on one of our own."""
+
+        def connection() -> Connection:
+            return Connection(self.answer, self._running)
+
+        loop = asyncio.get_running_loop()
+        inherited = activated_socket()
+        if inherited is not None:
+            return await loop.create_unix_server(connection, sock=inherited, backlog=BACKLOG)
+        self._config.socket.unlink(missing_ok=True)
+        server = await loop.create_unix_server(connection, path=self._config.socket, backlog=BACKLOG)
+        self._config.socket.chmod(0o600)
+        return server
+
+    async def work(self) -> None:
+        """Learn the cluster's state and follow it until cancelled."""
+        node = self._config.node
+        cluster = Cluster(self._client, await self._find_calico_api())
+        async with asyncio.TaskGroup() as tasks:
+            for reflector in cluster.reflectors:
+                tasks.create_task(reflector.run())
+            for reflector in cluster.reflectors:
+                await reflector.synced.wait()
+            if self._config.routes:
+                tasks.create_task(keep_routes(cluster, node))
+            self._ipam = Ipam(cluster, node)
+            await self._retry(self._ipam.start)
+            self._server = CniServer(self._ipam, cluster, node)
+            self._ready.set()
+            notify("STATUS=answering")
+            log.info("ready: node %s, %s core", node, "compiled" if COMPILED else "interpreted")
+
+    async def finish(self) -> None:
+        """Let what has been accepted come to its end, for a bounded time."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=STOP_SECONDS)
+        if self._ready.is_set():
+            await self._ipam.stop()
+
+    async def _find_calico_api(self) -> CalicoApi:
+        while True:
+            calico = await self._retry(lambda: detect_calico_api(self._client))
+            if calico is not None:
+                return calico
+            notify("STATUS=waiting for the IPPool resource")
+            log.error("the cluster serves no IPPools, neither as crd.projectcalico.org/v1 nor as projectcalico.org/v3")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await attempt()
+            except (ApiError, Unreachable) as error:
+                notify(f"STATUS=waiting for the API server: {error}")
+                log.warning("%s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+async def serve(config: AgentConfig) -> None:
+    """Run until SIGTERM or SIGINT, or until something fails that a restart may mend."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    client = Client(read_kubeconfig(config.kubeconfig))
+    agent = Agent(config, client)
+    listener = await agent.listen()
+    # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for this unit.
+    notify("READY=1", "STATUS=learning the cluster's state")
+    work = asyncio.create_task(agent.work())
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+    notify("STOPPING=1")
+    listener.close()
+    if work.done():
+        await work
+    await agent.finish()
+    work.cancel()
+    await asyncio.wait({work})
+    await client.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="node agent of the CNI IPAM plugin podnet-ipam")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        config = AgentConfig.read(options.config)
+        asyncio.run(serve(config))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"podnet-ipam-agent: {error}") from None

@@ -1,0 +1,111 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Watch caches: the parts of the cluster's state that pool choice and routes need, without asking on the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+from .._kube.errors import ApiError, Unreachable
+from .api import Client
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+_GONE = 410
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Reflector(Generic[T]):
+    """A collection's objects by name, kept equal to the API server's.
+
+    List, then watch from the list's version; a version that the server has forgotten (410) means list again. `decode`
+    turns an object into what is kept, or raises ValueError: such an object is reported and left out. `on_change` is
+    called with (name, old, new) after each change; old or new is None where there was or is no object.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        *,
+        decode: Callable[[dict], T],
+        query: dict[str, str] | None = None,
+        on_change: Callable[[str, T | None, T | None], None] | None = None,
+    ):
+        self._client = client
+        self._path = path
+        self._query = query
+        self._decode = decode
+        self._on_change = on_change
+        self._items: dict[str, T] = {}
+        self.synced = asyncio.Event()
+
+    @property
+    def items(self) -> Mapping[str, T]:
+        """What is known now, by name; complete once `synced` is set."""
+        return self._items
+
+    async def run(self) -> None:
+        """Keep the collection up to date until cancelled."""
+        pause = FIRST_PAUSE_SECONDS
+        version = None
+        while True:
+            try:
+                if version is None:
+                    version = await self._relist()
+                async for event in self._client.watch(self._path, version, self._query):
+                    version = self._apply(event)
+                    pause = FIRST_PAUSE_SECONDS
+            except ApiError as error:
+                if error.status == _GONE:
+                    version = None
+                    continue
+                log.warning("watch of %s: %s", self._path, error)
+            except Unreachable as error:
+                log.warning("watch of %s: %s", self._path, error)
+            else:
+                continue
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _relist(self) -> str:
+        objects, version = await self._client.list(self._path, self._query)
+        names = {obj["metadata"]["name"] for obj in objects}
+        for name in self._items.keys() - names:
+            self._set(name, None)
+        for obj in objects:
+            self._update(obj)
+        self.synced.set()
+        return version
+
+    def _apply(self, event: dict) -> str:
+        obj = event["object"]
+        if event["type"] == "ERROR":
+            raise ApiError("WATCH", self._path, obj.get("code"), obj.get("reason"), obj.get("message"))
+        if event["type"] == "DELETED":
+            self._set(obj["metadata"]["name"], None)
+        elif event["type"] != "BOOKMARK":
+            self._update(obj)
+        return obj["metadata"]["resourceVersion"]
+
+    def _update(self, obj: dict) -> None:
+        name = obj["metadata"]["name"]
+        try:
+            self._set(name, self._decode(obj))
+        except ValueError as error:
+            log.warning("%s is ignored: %s", name, error)
+            self._set(name, None)
+
+    def _set(self, name: str, new: T | None) -> None:
+        old = self._items.pop(name, None)
+        if new is not None:
+            self._items[name] = new
+        if self._on_change is not None and old != new:
+            self._on_change(name, old, new)

@@ -1,0 +1,47 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What an API server's refusal means. Shared by the modules' client and the node agent's."""
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """A request that the API server refused. `status` is the HTTP status, `reason` and `message` are its Status object's."""
+
+    def __init__(self, method, path, status, reason, message, retry_after=None):
+        super().__init__(f"{method} {path}: {status} {reason}: {message}")
+        self.method = method
+        self.path = path
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+class NotFound(ApiError):
+    """404: the object, or the whole kind, does not exist."""
+
+
+class Conflict(ApiError):
+    """409 on a write: the object changed since it was read, or a precondition does not hold."""
+
+
+class AlreadyExists(ApiError):
+    """409 on a create: an object of that name exists."""
+
+
+class Unreachable(Exception):
+    """No answer at all: the text says which server was tried and where its address came from."""
+
+
+def api_error(method, path, status, body, retry_after=None):
+    """The exception for an HTTP `status` >= 400 and the decoded Status object `body` (None when it was not JSON)."""
+    body = body or {}
+    reason, message = body.get("reason") or "", body.get("message") or "no message"
+    if status == 404:
+        kind = NotFound
+    elif status == 409:
+        kind = AlreadyExists if reason == "AlreadyExists" else Conflict
+    else:
+        kind = ApiError
+    return kind(method, path, status, reason, message, retry_after)
