@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target prepares what it needs; a second run uses it again.
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: demo test lint unit integration e2e molecule bench cluster clean-cluster setup lock
+
+demo: setup            ## the main job on a real cluster: from nothing to a pod in its range
+	$(PYTHON) tests/cluster up
+	$(PYTHON) tests/e2e/demo.py
+
+test: setup lint       ## all tests
+	$(PYTHON) tests/cluster up
+	$(PYTHON) -m pytest
+
+lint: setup            ## style and conventions
+	ruff check .
+	ruff format --check .
+
+unit: setup            ## tests without a cluster
+	$(PYTHON) -m pytest tests/unit
+
+integration: setup     ## tests against an API server without nodes
+	$(PYTHON) -m pytest tests/integration
+
+e2e: setup             ## user stories on the kind cluster
+	$(PYTHON) tests/cluster up
+	$(PYTHON) -m pytest tests/e2e
+
+bench: setup           ## figures, with the peers beside them
+	$(PYTHON) tests/bench
+
+cluster: setup         ## the test cluster alone
+	$(PYTHON) tests/cluster up
+
+clean-cluster: setup   ## nothing running, nothing mounted
+	$(PYTHON) tests/cluster clean
+
+setup:
+	@tests/bootstrap
+
+lock: setup            ## new versions of everything in requirements/
+	for name in build node dev; do \
+	    uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header \
+	        requirements/$$name.in --output-file requirements/$$name.txt; \
+	done

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ADD and DEL through the CNI executable, beside host-local and beside a program that does nothing.
+
+Every program is started by the same loop (spawn.c). The agent writes each address through to a real API server on the
+same machine before it answers, and so shares the two cores with that server and its etcd; host-local writes files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from cluster import binaries
+from cluster.apiserver import ControlPlane
+from support.plane import SHIM, AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
+
+SERIAL = 200
+PARALLEL = 16
+BURST = 192
+
+
+def report() -> None:
+    with tempfile.TemporaryDirectory(prefix="podnet-bench-") as folder, ControlPlane() as plane:
+        asyncio.run(_report(Path(folder), plane))
+
+
+async def _report(folder: Path, plane: ControlPlane) -> None:
+    spawn = _compile(folder, "spawn", Path(__file__).with_name("spawn.c").read_text(), ["gcc", "-O2"])
+    nothing = "int main(void) { return 0; }"
+    floors = {
+        "does nothing, musl static": _compile(folder, "musl", nothing, ["musl-gcc", "-O2", "-static"]),
+        "does nothing, glibc static": _compile(folder, "glibc", nothing, ["gcc", "-O2", "-static"]),
+    }
+    async with client_of(plane, folder) as client:
+        await install_definitions(client)
+        await create_pool(client, "bench", "10.0.0.0/16", blockSize=24)
+    node = AgentNode("bench", folder, json_kubeconfig(plane, folder / "agent.json"))
+    await node.start()
+    environment = {**os.environ, "PODNET_IPAM_SOCKET": str(node.socket)}
+    ours = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "podnet-ipam"}}
+    ours["runtimeConfig"] = {"io.kubernetes.cri.pod-annotations": {}}
+    peer = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "host-local"}}
+    peer["ipam"] |= {"ranges": [[{"subnet": "10.1.0.0/16"}]], "dataDir": str(folder / "host-local")}
+
+    print("Plugin: one process per call, milliseconds (medians), addresses written through to a real API server")
+    print(f"{'':34}{'ADD':>8}{'DEL':>8}{f'ADD/s, {PARALLEL} at once':>20}")
+    rows = {}
+    for name, program in floors.items():
+        rows[name] = _measure(spawn, program, _config(folder, "nothing", {}), environment)
+    rows["host-local"] = _measure(spawn, binaries.find("host-local"), _config(folder, "peer", peer), environment)
+    rows["podnet-ipam"] = _measure(spawn, SHIM, _config(folder, "ours", ours), environment)
+    for name, (add, delete, rate) in rows.items():
+        print(f"{name:<34}{add:>8.2f}{delete:>8.2f}{rate:>20.0f}")
+    for index, what in enumerate(("ADD", "DEL")):
+        ratio = rows["host-local"][index] / rows["podnet-ipam"][index]
+        print(f"{what}: {ratio:.1f} times as fast as host-local")
+    print(f"ADD, {PARALLEL} at once: {rows['podnet-ipam'][2] / rows['host-local'][2]:.1f} times host-local's rate")
+    node.stop()
+
+
+def _measure(spawn: Path, program: Path, config: Path, environment: dict) -> tuple[float, float, float]:
+    """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again."""
+
+    def run(command: str, first: int, count: int, parallel: int) -> list[int]:
+        arguments = [spawn, command, str(first), str(count), str(parallel), config, program]
+        done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
+        return [int(line) for line in done.stdout.split()]
+
+    run("ADD", 0, 5, 1)
+    run("DEL", 0, 5, 1)
+    add = statistics.median(run("ADD", 0, SERIAL, 1)) / 1e6
+    delete = statistics.median(run("DEL", 0, SERIAL, 1)) / 1e6
+    started = time.perf_counter()
+    run("ADD", 0, BURST, PARALLEL)
+    rate = BURST / (time.perf_counter() - started)
+    run("DEL", 0, BURST, PARALLEL)
+    return add, delete, rate
+
+
+def _config(folder: Path, name: str, config: dict) -> Path:
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def _compile(folder: Path, name: str, source: str, compiler: list[str]) -> Path:
+    path = folder / name
+    path.with_suffix(".c").write_text(source)
+    subprocess.run([*compiler, "-o", path, path.with_suffix(".c")], check=True)
+    return path

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from cluster.apiserver import ControlPlane
+from support.plane import AgentNode, client_of, install_definitions, json_kubeconfig, remove_everything
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory):
+    """An API server with the resource definitions, for the whole session."""
+    with ControlPlane() as plane:
+
+        async def prepare():
+            async with client_of(plane, tmp_path_factory.mktemp("prepare")) as client:
+                await install_definitions(client)
+
+        asyncio.run(prepare())
+        yield plane
+
+
+@pytest.fixture
+async def client(plane, tmp_path):
+    """A client of the API server, in which no pool, block, claim or handle exists."""
+    async with client_of(plane, tmp_path) as client:
+        await remove_everything(client)
+        yield client
+
+
+@pytest.fixture
+async def start_node(plane, client, tmp_path):
+    """Start the agent of a node of the given name; all are ended with the test."""
+    kubeconfig = json_kubeconfig(plane, tmp_path / "agent-kubeconfig.json")
+    nodes = []
+
+    async def start(name: str) -> AgentNode:
+        nodes.append(AgentNode(name, tmp_path, kubeconfig))
+        return await nodes[-1].start()
+
+    yield start
+    for node in nodes:
+        node.stop()

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Addresses given and taken back through the installed executable, with a real API server behind the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+
+import pytest
+from support.plane import create_pool
+
+from podnet_ipam._core.names import cidr_name, handle_name
+from podnet_ipam._kube.calico import V1
+
+V4 = "cni.projectcalico.org/ipv4pools"
+FAMILIES = "cni.projectcalico.org/ipFamilies"
+
+
+async def stored(client, kind):
+    objects, _version = await client.list(V1.path(kind))
+    return {obj["metadata"]["name"]: obj for obj in objects}
+
+
+async def allocated(client):
+    """{address: handle} of everything that is allocated in any block."""
+    found = {}
+    for block in (await stored(client, "IPAMBlock")).values():
+        base = ipaddress.ip_network(block["spec"]["cidr"]).network_address
+        for ordinal, index in enumerate(block["spec"]["allocations"]):
+            if index is not None:
+                found[str(base + ordinal)] = block["spec"]["attributes"][index]["handle_id"]
+    return found
+
+
+async def no_handles(client):
+    async with asyncio.timeout(5):
+        while await stored(client, "IPAMHandle"):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_pod_gets_an_address_that_ptp_can_use(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1")
+    reply = await node.add("c1")
+    assert reply.status == 0, reply.body
+    assert reply.body["cniVersion"] == "1.0.0"
+    address = ipaddress.ip_interface(reply.body["ips"][0]["address"])
+    assert address.network == ipaddress.ip_network("10.244.0.0/20")
+    assert reply.body["ips"][0]["gateway"] == "10.244.0.0" != str(address.ip)
+    assert reply.body["routes"] == [{"dst": "0.0.0.0/0"}]
+
+
+async def test_what_is_stored_is_what_calico_stores(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1")
+    reply = await node.add("ABC", pod="web-0", network="k8s-pod-network")
+
+    [affinity] = (await stored(client, "BlockAffinity")).values()
+    cidr = affinity["spec"]["cidr"]
+    assert affinity["spec"] == {"state": "confirmed", "node": "node-1", "type": "host", "cidr": cidr, "deleted": "false"}
+    assert affinity["metadata"]["name"] == f"node-1-{cidr_name(cidr)}"
+    assert affinity["metadata"]["labels"]["projectcalico.org/ip-version"] == "4"
+    assert "projectcalico.org/metadata" in affinity["metadata"]["annotations"]
+
+    handle = (await stored(client, "IPAMHandle"))[handle_name("k8s-pod-network.ABC")]
+    assert handle["spec"] == {"handleID": "k8s-pod-network.ABC", "block": {cidr: 1}, "deleted": False}
+
+    block = (await stored(client, "IPAMBlock"))[cidr_name(cidr)]["spec"]
+    [attribute] = block["attributes"]
+    ordinal = block["allocations"].index(0)
+    assert attribute["handle_id"] == "k8s-pod-network.ABC"
+    assert {**attribute["secondary"], "timestamp": ""} == {
+        "namespace": "default",
+        "node": "node-1",
+        "pod": "web-0",
+        "timestamp": "",
+    }
+    assert attribute["secondary"]["timestamp"].endswith(" +0000 UTC")
+    assert block["affinity"] == "host:node-1" and block["affinityClaimTime"]
+    assert block["sequenceNumber"] == block["sequenceNumberForAllocation"][str(ordinal)] + 1
+    assert ordinal not in block["unallocated"] and len(block["unallocated"]) == 63
+    assert str(ipaddress.ip_network(cidr).network_address + ordinal) == reply.address
+
+
+async def test_a_deleted_pod_leaves_nothing_behind(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1")
+    address = (await node.add("c1")).address
+    assert await allocated(client) == {address: "podnet.c1"}
+    assert (await node.delete("c1")).status == 0
+    assert await allocated(client) == {}
+    await no_handles(client)
+    assert (await node.delete("c1")).status == 0, "deleting again is no error"
+    assert (await node.delete("never-seen")).status == 0
+
+
+async def test_the_same_attachment_asked_twice_gets_the_same_answer(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1")
+    first, second = await asyncio.gather(node.add("c1"), node.add("c1"))
+    assert first == second
+    assert len(await allocated(client)) == 1
+
+
+async def test_a_burst_of_pods_gets_distinct_addresses_and_shares_writes(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1")
+    await node.add("first")
+    before = {name: obj["spec"]["sequenceNumber"] for name, obj in (await stored(client, "IPAMBlock")).items()}
+    replies = await asyncio.gather(*(node.add(f"c{number}") for number in range(50)))
+    assert [reply.status for reply in replies] == [0] * 50
+    assert len({reply.address for reply in replies}) == 50
+    assert len(await allocated(client)) == 51
+    after = {name: obj["spec"]["sequenceNumber"] for name, obj in (await stored(client, "IPAMBlock")).items()}
+    writes = sum(after[name] - before[name] for name in before)
+    assert writes < 50, f"{writes} writes of the block for 50 pods"
+
+
+async def test_a_second_block_is_claimed_when_the_first_is_full(client, start_node):
+    await create_pool(client, "small", "10.244.0.0/24", blockSize=30)
+    node = await start_node("node-1")
+    replies = await asyncio.gather(*(node.add(f"c{number}") for number in range(10)))
+    assert len({reply.address for reply in replies}) == 10
+    assert len(await stored(client, "IPAMBlock")) == len(await stored(client, "BlockAffinity")) >= 3
+
+
+async def test_a_full_pool_is_named_with_what_asked_for_it(client, start_node):
+    await create_pool(client, "tiny", "10.244.0.0/30", blockSize=30)
+    node = await start_node("node-1")
+    replies = [await node.add(f"c{number}") for number in range(4)]
+    assert [reply.status for reply in replies] == [0, 0, 0, 1], "4 addresses, the first of them the gateway"
+    assert replies[3].body["code"] == 100
+    assert "pod default/c3: no free address in pools tiny (10.244.0.0/30), asked for by selectors" in replies[3].body["msg"]
+    await node.delete("c1")
+    assert (await node.add("c3")).address == replies[1].address
+    assert (await node.delete("c0")).status == 0
+
+
+async def test_the_limit_of_blocks_per_node_is_kept(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/24", blockSize=32)
+    await client.create(
+        V1.path("IPAMConfig"),
+        V1.new(
+            "IPAMConfig", "default", {"strictAffinity": True, "autoAllocateBlocks": True, "maxBlocksPerHost": 2}
+        ),
+    )
+    node = await start_node("node-1")
+    replies = [await node.add(f"c{number}") for number in range(3)]
+    assert [reply.status for reply in replies] == [0, 0, 1]
+    assert "the limit (maxBlocksPerHost) being 2" in replies[2].body["msg"]
+
+
+async def test_a_dual_stack_pod_has_one_handle_for_both_addresses(client, start_node):
+    await create_pool(client, "v4", "10.244.0.0/20")
+    await create_pool(client, "v6", "fd00:10:244::/64")
+    node = await start_node("node-1")
+    reply = await node.add("c1", annotations={FAMILIES: '["IPv4","IPv6"]'})
+    v4, v6 = reply.body["ips"]
+    assert "/20" in v4["address"] and v6["address"].endswith("/64") and v6["gateway"] == "fd00:10:244::"
+    assert reply.body["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    [handle] = (await stored(client, "IPAMHandle")).values()
+    assert sorted(handle["spec"]["block"].values()) == [1, 1]
+    await node.delete("c1")
+    assert await allocated(client) == {}
+    await no_handles(client)
+
+
+async def test_a_dual_stack_pod_gets_both_families_or_nothing(client, start_node):
+    await create_pool(client, "v4", "10.244.0.0/20")
+    await create_pool(client, "v6", "fd00:10:244::/127", blockSize=127)
+    node = await start_node("node-1")
+    both = {FAMILIES: '["IPv4","IPv6"]'}
+    assert (await node.add("c1", annotations=both)).status == 0
+    before = await allocated(client)
+    assert (await node.add("c2", annotations=both)).status == 1
+    assert await allocated(client) == before
+
+
+async def test_nodes_never_share_a_block(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/26", blockSize=28)
+    nodes = await asyncio.gather(*(start_node(f"node-{number}") for number in range(4)))
+    replies = await asyncio.gather(*(node.add(f"{node.name}-{n}") for node in nodes for n in range(8)))
+    assert [reply.status for reply in replies] == [0] * 32
+    assert len({reply.address for reply in replies}) == 32
+    owners = {block["spec"]["affinity"] for block in (await stored(client, "IPAMBlock")).values()}
+    assert len(owners) == 4
+    affinities = await stored(client, "BlockAffinity")
+    assert {obj["spec"]["state"] for obj in affinities.values()} == {"confirmed"} and len(affinities) == 4
+
+
+@pytest.mark.parametrize("how", (signal.SIGTERM, signal.SIGKILL))
+async def test_a_restarted_agent_knows_what_it_gave_out(client, start_node, how):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1")
+    before = [await node.add(f"c{number}") for number in range(5)]
+    node.stop(how)
+    await node.start()
+    assert (await node.add("c0")) == before[0]
+    assert (await node.add("new")).address not in {reply.address for reply in before}
+    await asyncio.gather(*(node.delete(f"c{number}") for number in range(5)))
+    assert set((await allocated(client)).values()) == {"podnet.new"}
+
+
+async def test_an_agent_that_was_killed_between_claim_and_confirmation_finishes_it(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/26", blockSize=26)
+    claim = V1.new_affinity("node-1", "10.244.0.0/26", "pending")
+    await client.create(V1.path("BlockAffinity"), claim)
+    node = await start_node("node-1")
+    assert (await node.add("c1")).status == 0
+    [affinity] = (await stored(client, "BlockAffinity")).values()
+    assert affinity["spec"]["state"] == "confirmed"
+
+
+async def test_a_block_changed_by_someone_else_is_read_again(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/26")
+    node = await start_node("node-1")
+    await node.add("c1")
+    path = V1.path("IPAMBlock", "10-244-0-0-26")
+    block = await client.get(path)
+    spec = block["spec"]
+    borrowed = spec["unallocated"].pop(0)
+    spec["attributes"].append({"handle_id": "other.x", "secondary": {"node": "node-2"}})
+    spec["allocations"][borrowed] = len(spec["attributes"]) - 1
+    spec["sequenceNumber"] += 1
+    await client.replace(path, block)
+    address = (await node.add("c2")).address
+    held = await allocated(client)
+    assert held[address] == "podnet.c2" and held[f"10.244.0.{borrowed}"] == "other.x"
+    assert len(held) == 3
+
+
+async def test_a_reservation_made_while_the_agent_runs_is_kept(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/28", blockSize=28)
+    node = await start_node("node-1")
+    await node.add("c1")
+    await client.create(
+        V1.path("IPReservation"), V1.new("IPReservation", "keep-out", {"reservedCIDRs": ["10.244.0.4/30", "10.244.0.2/32"]})
+    )
+    await asyncio.sleep(0.3)
+    given = {(await node.add(f"d{number}")).address for number in range(4)}
+    assert given == {"10.244.0.3", "10.244.0.8", "10.244.0.9", "10.244.0.10"}

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CNI conversation itself, and what happens when one side of it is missing or misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.plane import AgentNode, create_pool
+
+
+@pytest.fixture
+async def node(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/20")
+    return await start_node("node-1")
+
+
+async def test_version_needs_no_agent(tmp_path):
+    reply = await AgentNode("nobody", tmp_path, tmp_path / "none").run({"CNI_COMMAND": "VERSION"}, {})
+    assert reply.status == 0
+    assert reply.body["supportedVersions"] == ["0.3.1", "0.4.0", "1.0.0"]
+
+
+@pytest.mark.parametrize("command", ("ADD", "DEL"))
+async def test_without_an_agent_the_runtime_is_told_to_try_again_and_where_to_look(tmp_path, command):
+    reply = await AgentNode("nobody", tmp_path, tmp_path / "none").call(command, "c1")
+    assert (reply.status, reply.body["code"]) == (1, 11)
+    assert "cannot reach the agent on its socket: No such file or directory" in reply.body["msg"]
+    assert "podnet-ipam.service" in reply.body["details"]
+
+
+@pytest.mark.parametrize("version", ("0.3.1", "0.4.0", "1.0.0"))
+async def test_the_answer_has_the_shape_of_the_version_asked_for(node, version):
+    reply = await node.add("c1", version=version)
+    assert reply.body["cniVersion"] == version
+    assert ("version" in reply.body["ips"][0]) == (version != "1.0.0")
+
+
+@pytest.mark.parametrize("version", ("0.2.0", "1.1.0", None))
+async def test_another_version_is_refused_with_the_ones_that_are_supported(node, version):
+    reply = await node.add("c1", version=version)
+    assert reply.body["code"] == 1
+    assert reply.body["details"] == "supported: 0.3.1, 0.4.0, 1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("variables", "config", "code", "message"),
+    (
+        ({"CNI_CONTAINERID": "c1"}, b"{", 6, "the network configuration is not JSON"),
+        ({"CNI_CONTAINERID": "c1"}, b"[]", 6, "not a JSON object"),
+        ({"CNI_CONTAINERID": "c1"}, {"cniVersion": "1.0.0"}, 7, "the network's name is None"),
+        ({"CNI_CONTAINERID": "c1"}, {"cniVersion": "1.0.0", "name": "a/b"}, 7, "the network's name is 'a/b'"),
+        ({"CNI_CONTAINERID": ""}, {"cniVersion": "1.0.0", "name": "a"}, 4, "CNI_CONTAINERID is ''"),
+        (
+            {"CNI_CONTAINERID": "c1", "CNI_ARGS": "A=B;oops"},
+            {"cniVersion": "1.0.0", "name": "a"},
+            4,
+            "CNI_ARGS contains 'oops'",
+        ),
+        (
+            {"CNI_CONTAINERID": "c1", "CNI_COMMAND": "FIX"},
+            {"cniVersion": "1.0.0", "name": "a"},
+            4,
+            "CNI_COMMAND is 'FIX'",
+        ),
+    ),
+)
+async def test_a_defect_of_the_request_is_named_with_the_code_for_it(node, variables, config, code, message):
+    reply = await node.run({"CNI_COMMAND": "ADD", **variables}, config)
+    assert (reply.status, reply.body["code"]) == (1, code)
+    assert message in reply.body["msg"]
+
+
+async def test_check_compares_what_the_runtime_was_told_with_what_is_held(node):
+    added = await node.add("c1")
+    assert (await node.call("CHECK", "c1", prevResult=added.body)).status == 0
+    other = {**added.body, "ips": [{"address": "10.244.9.9/20"}]}
+    reply = await node.call("CHECK", "c1", prevResult=other)
+    assert (reply.status, reply.body["code"]) == (1, 101)
+    assert "handle podnet.c1 does not hold 10.244.9.9" in reply.body["msg"]
+
+
+@pytest.mark.parametrize("request_bytes", (b"", b"GET / HTTP/1.1\r\n\r\n", b"P1CNI_COMMAND=ADD", b"P1novalue\0\0{}", b"P1\xff=\xff\0\0"))
+async def test_garbage_on_the_socket_disturbs_nobody(node, request_bytes):
+    reader, writer = await asyncio.open_unix_connection(node.socket)
+    writer.write(request_bytes)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+    assert (await node.add("c1")).status == 0
+
+
+async def test_clients_that_hang_do_not_keep_others_waiting(node):
+    hanging = [await asyncio.open_unix_connection(node.socket) for _client in range(200)]
+    for _reader, writer in hanging:
+        writer.write(b"P1CNI_COMMAND=ADD\0")
+    assert (await node.add("c1")).status == 0
+    for _reader, writer in hanging:
+        writer.close()
+
+
+async def test_a_request_of_any_size_that_a_pod_can_cause_is_served(node):
+    annotations = {f"key-{number}": "x" * 1000 for number in range(250)}
+    assert (await node.add("c1", annotations=annotations)).status == 0
+
+
+async def test_while_the_api_server_is_away_the_runtime_is_told_so_and_nothing_is_lost(node, plane):
+    before = await node.add("before")
+    plane.stop_apiserver()
+    try:
+        reply = await node.add("during")
+        assert (reply.status, reply.body["code"]) == (1, 11)
+        assert "no answer from the API server" in reply.body["msg"] and "kubeconfig" in reply.body["msg"]
+        assert (await node.add("before")) == before, "what is held is known without the API server"
+    finally:
+        plane.start_apiserver()
+    after = await node.add("during")
+    assert after.status == 0 and after.address != before.address

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real API server with the collection's resource definitions, and nodes that run the agent against it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sysconfig
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from cluster.apiserver import ControlPlane
+
+from podnet_ipam._kube.calico import V1, V3, CalicoApi
+from podnet_ipam._kube.errors import NotFound
+from podnet_ipam.agent.api import Client, read_kubeconfig
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFINITIONS = ROOT / "roles/cni_ipam/files/crds"
+SHIM = Path(sysconfig.get_path("platlib")) / "podnet_ipam/agent/bin/podnet-ipam"
+AGENT = Path(sysconfig.get_path("scripts")) / "podnet-ipam-agent"
+READY_SECONDS = 15.0
+
+KINDS = ("IPPool", "IPAMBlock", "BlockAffinity", "IPAMHandle", "IPReservation")
+
+
+def json_kubeconfig(plane: ControlPlane, path: Path) -> Path:
+    """The control plane's kubeconfig in JSON, the form that the agent reads."""
+    path.write_text(json.dumps(yaml.safe_load(plane.kubeconfig.read_text())))
+    return path
+
+
+@asynccontextmanager
+async def client_of(plane: ControlPlane, folder: Path) -> AsyncIterator[Client]:
+    client = Client(read_kubeconfig(json_kubeconfig(plane, folder / "kubeconfig.json")))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def install_definitions(client: Client) -> None:
+    """Create the resource definitions and wait until they are served."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for file in sorted(DEFINITIONS.glob("*.yaml")):
+        await client.create(path, yaml.safe_load(file.read_text()))
+    async with asyncio.timeout(READY_SECONDS):
+        for kind in (*KINDS, V1.config_kind):
+            while not await _served(client, V1, kind):
+                await asyncio.sleep(0.05)
+
+
+async def _served(client: Client, calico: CalicoApi, kind: str) -> bool:
+    try:
+        await client.list(calico.path(kind))
+    except NotFound:
+        return False
+    return True
+
+
+async def remove_everything(client: Client, calico: CalicoApi = V1) -> None:
+    """All pools, blocks, claims, handles, reservations and the configuration."""
+    for kind in (*KINDS, calico.config_kind):
+        for obj in (await client.list(calico.path(kind)))[0]:
+            await client.delete(calico.path(kind, obj["metadata"]["name"]), obj["metadata"]["uid"])
+
+
+async def create_pool(client: Client, name: str, cidr: str, calico: CalicoApi = V1, **spec) -> None:
+    await client.create(calico.path("IPPool"), calico.new("IPPool", name, {"cidr": cidr, **spec}))
+
+
+@dataclass(frozen=True)
+class CniReply:
+    """What the executable printed, and its exit status."""
+
+    status: int
+    body: dict
+
+    @property
+    def address(self) -> str:
+        """The first address without its prefix length."""
+        return self.body["ips"][0]["address"].partition("/")[0]
+
+
+class AgentNode:
+    """A node's agent as a process, and its CNI executable."""
+
+    def __init__(self, name: str, folder: Path, kubeconfig: Path):
+        self.name = name
+        self.folder = folder / name
+        self.folder.mkdir(exist_ok=True)
+        self.socket = self.folder / "agent.sock"
+        self.log = self.folder / "agent.log"
+        self._config = self.folder / "agent.toml"
+        self._config.write_text(f'node = "{name}"\nkubeconfig = "{kubeconfig}"\nsocket = "{self.socket}"\n')
+        self._process: subprocess.Popen | None = None
+
+    async def start(self) -> AgentNode:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([AGENT, "--config", self._config], stdout=log, stderr=log)
+        async with asyncio.timeout(READY_SECONDS):
+            while "ready: node" not in self.log.read_text():
+                assert self._process.poll() is None, self.log.read_text()
+                await asyncio.sleep(0.02)
+        return self
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(READY_SECONDS)
+            self._process = None
+            self.log.rename(self.log.with_suffix(f".{len(list(self.folder.iterdir()))}"))
+
+    async def call(
+        self,
+        command: str,
+        container: str,
+        *,
+        namespace: str | None = "default",
+        pod: str | None = None,
+        annotations: dict[str, str] | None = None,
+        version: str = "1.0.0",
+        network: str = "podnet",
+        ipam: dict | None = None,
+        **config,
+    ) -> CniReply:
+        """Run the executable as a runtime does, for a pod named after the container unless `pod` says otherwise."""
+        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod or container}"
+        return await self.run(
+            {
+                "CNI_COMMAND": command,
+                "CNI_CONTAINERID": container,
+                "CNI_NETNS": f"/run/netns/{container}",
+                "CNI_IFNAME": "eth0",
+                "CNI_PATH": "/opt/cni/bin",
+                "CNI_ARGS": arguments if namespace else "",
+            },
+            {
+                "cniVersion": version,
+                "name": network,
+                "type": "ptp",
+                "ipam": {"type": "podnet-ipam", **(ipam or {})},
+                "runtimeConfig": {"io.kubernetes.cri.pod-annotations": annotations or {}},
+                **config,
+            },
+        )
+
+    async def run(self, variables: dict[str, str], config: dict | bytes) -> CniReply:
+        """Run the executable with exactly these variables and this standard input."""
+        process = await asyncio.create_subprocess_exec(
+            SHIM,
+            env={"PODNET_IPAM_SOCKET": str(self.socket), "PATH": os.defpath, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
+        stdout, _stderr = await process.communicate(stdin)
+        return CniReply(process.returncode, json.loads(stdout) if stdout else {})
+
+    async def add(self, container: str, **options) -> CniReply:
+        return await self.call("ADD", container, **options)
+
+    async def delete(self, container: str, **options) -> CniReply:
+        return await self.call("DEL", container, **options)
