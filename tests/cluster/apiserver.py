@@ -8,12 +8,8 @@ ServiceAccount appears by itself (so the admission plugin that asks for one is o
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import os
 import secrets
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -25,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import binaries
+from .commands import output_of, tail
 from .errors import ClusterError
-from .progress import tail
+from .lifetime import BOUND, end
 
 READY_SECONDS = 60.0
-PR_SET_PDEATHSIG = 1
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -98,7 +94,7 @@ class ControlPlane:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start_apiserver(self) -> None:
-        """Starts the API server, again on the same port and with the same objects after `stop_apiserver()`."""
+        """Starts the API server; after `stop_apiserver()` on the same port, with the same objects."""
         self._apiserver = self._spawn("kube-apiserver", self._kube_apiserver_flags())
         self._wait_until_ready()
 
@@ -113,10 +109,7 @@ class ControlPlane:
         tokens.write_text(f'{self.token},admin,admin,"system:masters"\n')
         tokens.chmod(0o600)
         key = self.folder / "service-accounts.key"
-        subprocess.run(
-            ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key],
-            check=True, capture_output=True,
-        )
+        output_of("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
 
     def _etcd_flags(self) -> list[str]:
         client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{self.etcd_peer_port}"
@@ -153,9 +146,8 @@ class ControlPlane:
     def _spawn(self, name: str, flags: list[str]) -> subprocess.Popen:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [binaries.find(name), *flags],
+                [*BOUND, binaries.find(name), *flags],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                preexec_fn=functools.partial(die_with, os.getpid()),  # noqa: PLW1509
             )
 
     def _wait_until_ready(self) -> None:
@@ -177,27 +169,14 @@ class ControlPlane:
     def _ready(self) -> bool:
         if not self.ca.exists():
             return False
-        request = urllib.request.Request(f"{self.url}/readyz", headers={"Authorization": f"Bearer {self.token}"})
+        admin = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(f"{self.url}/readyz", headers=admin)
         try:
             trust = ssl.create_default_context(cafile=self.ca)
             with urllib.request.urlopen(request, timeout=2, context=trust) as answer:
                 return answer.status == 200
         except (OSError, ssl.SSLError, urllib.error.URLError):
             return False
-
-
-def end(process: subprocess.Popen | None) -> None:
-    """Kills a process and waits for it. Nothing it holds is worth an orderly end, which takes seconds."""
-    if process is not None:
-        process.kill()
-        process.wait()
-
-
-def die_with(parent: int) -> None:
-    """In a new child: asks the kernel to kill it when its parent ends, however that ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def free_ports(count: int) -> list[int]:

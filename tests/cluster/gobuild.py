@@ -7,13 +7,13 @@ import functools
 import hashlib
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from .commands import output_of, run_logged
 from .errors import ClusterError
 from .paths import SOURCES, cache_folder
-from .progress import Step, run_logged
+from .progress import Step
 from .versions import pinned
 
 
@@ -68,20 +68,19 @@ PROGRAMS = CNI_PLUGINS | {
 
 
 def linker_flags() -> str:
-    """Strips the binaries and gives Kubernetes its version, which a module build otherwise leaves at v0.0.0."""
+    """Strips the binaries and gives Kubernetes its version, which a module build leaves at v0.0.0."""
     version = pinned("kubernetes")
     major, minor, _ = version.removeprefix("v").split(".")
-    variables = "k8s.io/component-base/version"
-    return f"-s -w -X {variables}.gitVersion={version} -X {variables}.gitMajor={major} -X {variables}.gitMinor={minor}"
+    variables = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{k}={v}" for k, v in variables.items())])
 
 
 @functools.cache
 def go_release() -> str:
-    """The Go release and target, such as `go1.26.8 linux amd64`. Raises ClusterError without a Go compiler."""
+    """The Go release and target, such as `go1.26.8 linux amd64`. Raises ClusterError without Go."""
     if not shutil.which("go"):
         raise ClusterError("`go` is not on PATH: the cluster's programs are built with Go 1.26 or newer")
-    done = subprocess.run(["go", "env", "GOVERSION", "GOOS", "GOARCH"], check=True, capture_output=True, text=True)
-    return " ".join(done.stdout.split())
+    return " ".join(output_of("go", "env", "GOVERSION", "GOOS", "GOARCH").split())
 
 
 def inputs_hash(sources: Path, *settings: str) -> str:

@@ -8,12 +8,13 @@ test needs names of Services, and its build takes minutes.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from . import gobuild
 from .archive import write_image
-from .progress import Step, run_logged
+from .commands import output_of, run_logged
+from .lifetime import CONTAINED
+from .progress import Step
 from .versions import pinned
 
 WORKLOAD_IMAGE = "localhost/podnet-workload:1"
@@ -31,21 +32,22 @@ ctr --namespace k8s.io images ls -q
 kill %1
 wait
 """
+ENTER = 'mount --bind /proc "$0/proc"; exec chroot "$0" /bin/bash -c "$1"'
 TEMPORARY_CONTAINERD = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
 
 
 def kubeadm_images() -> dict[str, str]:
     """Program -> image name, of the images that kubeadm wants for the pinned Kubernetes."""
-    done = subprocess.run(
-        [gobuild.build("kubeadm"), "config", "images", "list", "--kubernetes-version", pinned("kubernetes")],
-        check=True, capture_output=True, text=True,
-    )
-    return {name.rpartition("/")[2].partition(":")[0]: name for name in done.stdout.split()}
+    names = output_of(
+        gobuild.build("kubeadm"), "config", "images", "list", "--kubernetes-version", pinned("kubernetes")
+    ).split()
+    return {name.rpartition("/")[2].partition(":")[0]: name for name in names}
 
 
 def write_workload(archive: Path) -> None:
     """Writes the image that the tests' pods run."""
-    write_image(archive, WORKLOAD_IMAGE, ["/usr/local/bin/workload"], {"/usr/local/bin/workload": gobuild.build("workload")})
+    path = "/usr/local/bin/workload"
+    write_image(archive, WORKLOAD_IMAGE, [path], {path: gobuild.build("workload")})
 
 
 def preload(tree: Path, step: Step) -> None:
@@ -55,10 +57,8 @@ def preload(tree: Path, step: Step) -> None:
     try:
         write_archives(folder, tree, step)
         (folder / "containerd.toml").write_text(TEMPORARY_CONTAINERD)
-        # Own mount and process namespaces: whatever happens, no mount and no process is left.
         run_logged(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={tree / 'proc'}",
-             "chroot", tree, "/bin/bash", "-c", IMPORT],
+            [*CONTAINED, "/bin/sh", "-ec", ENTER, tree, IMPORT],
             "preload-images", step,
         )
     finally:
@@ -81,12 +81,11 @@ def write_archives(folder: Path, tree: Path, step: Step) -> None:
 
 def with_libraries(tree: Path, programs: tuple[str, ...]) -> dict[str, Path]:
     """Path in the tree -> file, for dynamically linked programs, their loader and their libraries."""
-    done = subprocess.run(["chroot", tree, "ldd", *programs], check=True, capture_output=True, text=True)
-    libraries = {word for word in done.stdout.split() if word.startswith("/") and not word.endswith(":")}
+    told = output_of("chroot", tree, "ldd", *programs)
+    libraries = {word for word in told.split() if word.startswith("/") and not word.endswith(":")}
     return {path: resolve(tree, path) for path in {*programs, *libraries}}
 
 
 def resolve(tree: Path, path: str) -> Path:
     """The regular file that a path means inside the tree, where links may be absolute."""
-    done = subprocess.run(["chroot", tree, "readlink", "-f", path], check=True, capture_output=True, text=True)
-    return tree / done.stdout.strip().lstrip("/")
+    return tree / output_of("chroot", tree, "readlink", "-f", path).strip().lstrip("/")

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from .errors import ClusterError
-from .paths import cache, cache_folder
+from .paths import cache
 
 QUIET_SECONDS = 20.0
-TAIL_LINES = 15
 
 
 def say(text: str) -> None:
@@ -78,51 +73,6 @@ class Step:
 
     def _rewrite(self, text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def run_logged(
-    command: Sequence[str | Path],
-    log: str,
-    step: Step,
-    *,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
-) -> None:
-    """Runs a command with its output in the cache's log file `log`.log.
-
-    Raises ClusterError with the log's path and its last lines when the command fails.
-    """
-    path = cache_folder("logs") / f"{log}.log"
-    with path.open("wb") as out:
-        out.write(f"$ {' '.join(map(str, command))}\n".encode())
-        out.flush()
-        process = subprocess.Popen(
-            command, cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-        )
-        if stdin is not None:
-            process.stdin.write(stdin)
-            process.stdin.close()
-        try:
-            while process.poll() is None:
-                step.tick()
-                time.sleep(0.1)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    if process.returncode:
-        raise ClusterError(
-            f"{step.what}: `{Path(command[0]).name}` ended with code {process.returncode}. "
-            f"Its output is in {path}; the last lines:\n{tail(path)}"
-        )
-
-
-def tail(path: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a file, indented."""
-    found = path.read_text(errors="replace").splitlines()[-lines:]
-    return "\n".join(f"  {line}" for line in found)
 
 
 def typical_time(what: str, first_time: float | None) -> str:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file tree of a node: Debian packages, Kubernetes' programs, CNI plugins, and the files in `node/`."""
+"""Building the node image: Debian packages, Kubernetes' programs, CNI plugins, and the files in `node/`.
+
+What kind asks of an image: its entrypoint prints the cgroup version, then becomes systemd; `/kind/version`;
+kubeadm, kubelet and kubectl; a containerd that already has kubeadm's images.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ import json
 import os
 import platform
 import shutil
-import subprocess
+import tempfile
 from pathlib import Path
 
 from . import gobuild
+from .commands import output_of, run_logged
+from .engine import Engine
 from .errors import ClusterError
+from .lifetime import CONTAINED
 from .paths import SOURCES, cache_folder
 from .preload import kubeadm_images, preload
-from .progress import Step, run_logged
+from .progress import Step
 from .versions import pinned
 
 NODE = SOURCES / "node"
@@ -26,6 +33,12 @@ NODE_FILES = {
     "kubelet.service": ("etc/systemd/system/kubelet.service", 0o644),
     "default-storage.yaml": ("kind/manifests/default-storage.yaml", 0o644),
 }
+# The stop signal is the one on which systemd shuts down.
+IMPORT = """
+set -o pipefail
+tar -C "$1" --numeric-owner -cf - . | "$0" import \\
+  --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' - "$2"
+"""
 # Units of Debian's packages that would reach for the network or for hardware.
 MASKED_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "getty.target", "systemd-firstboot.service")
 
@@ -40,7 +53,7 @@ def suite() -> str:
     """The code name of this machine's Debian release; the node gets the same."""
     name = platform.freedesktop_os_release().get("VERSION_CODENAME")
     if not name:
-        raise ClusterError("/etc/os-release has no VERSION_CODENAME: a node image can be built on Debian only")
+        raise ClusterError("/etc/os-release has no VERSION_CODENAME: node images are built on Debian only")
     return name
 
 
@@ -67,9 +80,9 @@ def debian_tar() -> Path:
     fresh = tar.with_name(f".{os.getpid()}.{tar.name}")
     with Step("installing Debian packages for the node image", 60) as step:
         run_logged(
-            ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages(wanted))}",
+            [*CONTAINED, "mmdebstrap", "--variant=minbase", f"--include={','.join(packages(wanted))}",
              suite(), fresh, *apt_sources()],
-            "node-debian", step,
+            "node-debian", step, env=os.environ | {"TMPDIR": str(cache_folder("tmp"))},
         )
     fresh.replace(tar)
     return tar
@@ -78,6 +91,36 @@ def debian_tar() -> Path:
 def packages_hash(text: str) -> str:
     """A hash of the names alone, so that a better comment costs nothing."""
     return gobuild.text_hash(" ".join(packages(text)))
+
+
+def build(engine: Engine, name: str) -> None:
+    """Builds the node image and gives it its name."""
+    prepare_parts()
+    with tempfile.TemporaryDirectory(dir=cache_folder("tmp"), prefix="node-") as folder:
+        tree = Path(folder) / "tree"
+        tree.mkdir()
+        with Step("assembling the node image's files", 30) as step:
+            fill(tree, step)
+        with Step(f"importing the node image into {engine.name}", 40) as step:
+            import_tree(engine, tree, name, step)
+
+
+def import_tree(engine: Engine, tree: Path, name: str, step: Step) -> None:
+    """Makes an image of a file tree. It gets its name last: what has the name is complete."""
+    unfinished = f"{name}-unfinished"
+    run_logged(
+        ["bash", "-c", IMPORT, engine.name, tree, unfinished], "node-import", step, env=engine.environment()
+    )
+    engine.output("tag", unfinished, name)
+    engine.output("image", "rm", unfinished)
+
+
+def prepare_parts() -> None:
+    """Makes what `fill` puts together, each part with its own progress, unless it is in the cache."""
+    for name in gobuild.PROGRAMS:
+        if name not in ("kind", "cnitool"):
+            gobuild.build(name)
+    debian_tar()
 
 
 def fill(tree: Path, step: Step) -> None:
@@ -114,13 +157,12 @@ def install_files(tree: Path) -> None:
 
 
 def configure_containerd(tree: Path) -> None:
-    """containerd's configuration, and a base specification without the limits that a machine may forbid to raise."""
+    """containerd's configuration, and a base specification without limits: a machine may forbid them."""
     folder = tree / "etc/containerd"
     folder.mkdir(parents=True, exist_ok=True)
     template = (NODE / "containerd.toml").read_text()
     (folder / "config.toml").write_text(template.replace("@PAUSE_IMAGE@", kubeadm_images()["pause"]))
-    done = subprocess.run(["chroot", tree, "ctr", "oci", "spec"], check=True, capture_output=True, text=True)
-    specification = json.loads(done.stdout)
+    specification = json.loads(output_of("chroot", tree, "ctr", "oci", "spec"))
     specification["process"].pop("rlimits", None)
     (folder / "cri-base.json").write_text(json.dumps(specification))
 
