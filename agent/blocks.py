@@ -1,14 +1,15 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks in memory, written through to the API server by compare-and-swap.
+"""Blocks in memory, kept at the API server by compare-and-swap.
 
-Changes are applied to the block in memory at once and written by one task per block, so all changes that arrive while a
-write is under way share the next one: a burst of 64 pods costs a handful of writes, not 64. A change is done when the
-write that holds it has succeeded; only then is an address given out.
+A change is applied to the block in memory at once, which decides its address, and stands in a queue until it is
+stored. One task per block writes: everything in the queue whose handle is stored goes into the next write together, so
+that a burst of 64 pods costs a handful of writes, not 64. What is written is the block as last stored with these changes
+and no others, because a block must never show an address whose handle does not exist yet.
 
 When a write fails, what is stored is not known: someone else may have changed the block, or the write took place and
-only its answer was lost. The block is then read again and every change that is not done is applied anew. An
-assignment whose handle already holds an address there is the one whose answer was lost, and is done.
+only its answer was lost. The block is then read again and the queue applied anew. An assignment whose handle already
+holds an address there is the one whose answer was lost. The task never gives up: callers decide how long they wait.
 """
 
 from __future__ import annotations
@@ -16,20 +17,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .._core.block import Block
 from .._core.names import cidr_name, host_affinity
 from .._kube.calico import CalicoApi, is_deleted
 from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
-from .handles import MOST_TRIES, delete_softly
-
-# A pod's start is given up by the kubelet after two minutes; an answer that says why comes before that.
-RETRY_SECONDS = 30.0
-_FIRST_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 2.0
+from .backoff import Backoff
+from .handles import delete_softly
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +35,32 @@ class BlockUnusableError(Exception):
 
 
 class Change:
-    """An assignment (with `secondary` attributes) or a release (without) on its way to the API server."""
+    """An assignment or a release on its way to the API server.
 
-    def __init__(self, handle: str, secondary: dict[str, str] | None):
+    `done` is set when it is stored, with the ordinals that it concerns; `handle_stored` is what an assignment has to
+    wait for. Once `answered`, the runtime knows the address and it can no longer be exchanged for another.
+    """
+
+    def __init__(self, handle: str, secondary: dict[str, str] | None, handle_stored: asyncio.Future | None = None):
         self.handle = handle
         self.secondary = secondary
+        self.handle_stored = handle_stored
         self.ordinals: list[int] = []
+        self.answered = False
         self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        # Not every change is waited for; whoever does still gets the exception.
+        self.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    @property
+    def is_assignment(self) -> bool:
+        return self.secondary is not None
+
+    @property
+    def ready(self) -> bool:
+        return self.handle_stored is None or self.handle_stored.done()
 
     def settle(self, error: Exception | None = None) -> None:
-        if self.done.done():  # the caller gave up waiting
+        if self.done.done():
             return
         if error is None:
             self.done.set_result(self.ordinals)
@@ -63,14 +75,19 @@ class BlockKeeper:
     """
 
     def __init__(
-        self, client: Client, calico: CalicoApi, node: str, stored: dict, reserved: Callable[[str], Iterable[int]]
+        self,
+        client: Client,
+        calico: CalicoApi,
+        node: str,
+        stored: dict,
+        reserved: Callable[[str], Iterable[int]],
     ):
         self._client = client
         self._calico = calico
         self._affinity = host_affinity(node)
         self._reserved = reserved
         self._path = calico.path("IPAMBlock", cidr_name(stored["spec"]["cidr"]))
-        self._changes: list[Change] = []
+        self._queue: list[Change] = []
         self._writer: asyncio.Task | None = None
         self._stale = False
         self.promised = 0
@@ -86,9 +103,18 @@ class BlockKeeper:
         return self._block.assignable - self.promised if self._block.affinity == self._affinity else 0
 
     @property
+    def stored_in_use(self) -> bool:
+        """Whether the API server has seen the block in use. Calico 3.32 may give away one that is seen empty."""
+        return any(index is not None for index in self._stored["spec"]["allocations"])
+
+    @property
     def holders(self) -> list[tuple[int, dict]]:
         """(ordinal, attribute) of every allocated address."""
         return self._block.holders()
+
+    def holds(self, handle: str) -> list[int]:
+        """The ordinals that `handle` holds."""
+        return self._block.ordinals_of(handle)
 
     def address(self, ordinal: int) -> str:
         """The text of an address of the block."""
@@ -98,124 +124,156 @@ class BlockKeeper:
         """Reservations or pools changed."""
         self._block.reserve(self._reserved(self.cidr))
 
-    def assign(self, handle: str, secondary: dict[str, str]) -> asyncio.Future[list[int]]:
-        """Allocate an address that was promised. Done with its ordinal in a list, or BlockUnusableError."""
+    def assign(self, handle: str, secondary: dict[str, str], handle_stored: asyncio.Future) -> Change:
+        """Allocate an address that was promised. The change's `done` raises BlockUnusableError when it got lost."""
         self.promised -= 1
-        return self._apply(Change(handle, secondary))
+        return self._enqueue(Change(handle, secondary, handle_stored))
 
-    def release(self, handle: str) -> asyncio.Future[list[int]]:
-        """Free all that `handle` holds here. Done with the ordinals, [] when it held none."""
-        return self._apply(Change(handle, None))
+    def restore(self, ordinal: int, handle: str, secondary: dict[str, str], handle_stored: asyncio.Future) -> Change:
+        """Allocate the very address that an earlier run gave out, and could not store."""
+        change = Change(handle, secondary, handle_stored)
+        change.ordinals = [ordinal]
+        change.answered = True
+        return self._enqueue(change)
 
-    def _apply(self, change: Change) -> asyncio.Future[list[int]]:
+    def release(self, handle: str) -> Change:
+        """Free all that `handle` holds here; `done` gives the ordinals, [] when it held none."""
+        return self._enqueue(Change(handle, None))
+
+    def _enqueue(self, change: Change) -> Change:
         if self._perform(change):
-            self._changes.append(change)
+            self._queue.append(change)
             if self._writer is None:
                 self._writer = asyncio.get_running_loop().create_task(self._write_all())
-        return change.done
+        return change
 
     def _perform(self, change: Change) -> bool:
-        """Carry out a change in memory. Return whether there is something to be written for it."""
-        if change.secondary is None:
-            change.ordinals = self._block.release(change.handle) or change.ordinals
-            if not change.ordinals and not self._stale:
-                change.settle()
-                return False
-            return True
-        held = self._block.ordinals_of(change.handle)
-        ordinal = held[0] if held else self._block.assign(change.handle, change.secondary)
-        if ordinal < 0:
-            change.settle(BlockUnusableError(f"block {self.cidr} is full"))
+        """Carry out a change in memory. Return whether it has to be stored."""
+        if not change.is_assignment:
+            freed = self._block.release(change.handle)
+            change.ordinals = freed or change.ordinals
+            if change.ordinals or self._stale:
+                return True
+            change.settle()
             return False
-        change.ordinals = [ordinal]
+        held = self._block.ordinals_of(change.handle)
+        if held:
+            change.ordinals = held
+        elif change.ordinals and self._block.assign_ordinal(change.ordinals[0], change.handle, change.secondary):
+            pass
+        elif change.answered:
+            log.critical(
+                "address %s is held by %s here but by someone else at the API server",
+                self.address(change.ordinals[0]),
+                change.handle,
+            )
+            change.settle(BlockUnusableError(f"block {self.cidr}: address taken by someone else"))
+            return False
+        else:
+            ordinal = self._block.assign(change.handle, change.secondary)
+            if ordinal < 0:
+                change.settle(BlockUnusableError(f"block {self.cidr} is full"))
+                return False
+            change.ordinals = [ordinal]
         return True
 
     async def _write_all(self) -> None:
-        """Write until nothing is left to write. Whatever goes wrong, every change gets an answer."""
-        clock = asyncio.get_running_loop().time
-        give_up = clock() + RETRY_SECONDS
-        pause = _FIRST_PAUSE_SECONDS
-        tries = 0
-        while self._changes:
-            tries += 1
+        """Write until the queue is empty."""
+        backoff = Backoff()
+        while self._queue:
             try:
                 if self._stale:
                     await self._reload()
-                await self._write()
-                tries, pause, give_up = 0, _FIRST_PAUSE_SECONDS, clock() + RETRY_SECONDS
+                else:
+                    await self._write()
+                backoff.reset()
                 continue
-            except (Conflict, NotFound) as error:
+            except (Conflict, NotFound):
                 self._stale = True
-                if tries >= MOST_TRIES:
-                    self._fail(error)
                 continue
             except (ApiError, Unreachable) as error:
-                self._stale = True
-                if clock() > give_up or not _may_pass(error):
-                    self._fail(error)
-                    continue
-            except Exception as error:  # a bug or a broken block: nobody may wait for ever
-                log.exception("block %s cannot be written", self.cidr)
-                self._stale = True
-                self._fail(error)
-                continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                log.warning("block %s: %s changes wait: %s", self.cidr, len(self._queue), error)
+            except Exception:  # a bug or a broken block: the queue must not be lost with the task
+                log.exception("block %s: %s changes wait", self.cidr, len(self._queue))
+            self._stale = True
+            await backoff.pause()
         self._writer = None
 
     async def _write(self) -> None:
-        written = len(self._changes)
-        if not written:
-            return
-        self._block.sequence_number += 1
-        if self._block.allocated == 0 and self._block.affinity is None:
+        batch, block = await self._next_batch()
+        block.sequence_number += 1
+        if block.allocated == 0 and block.affinity is None:
             await delete_softly(self._client, self._calico, self._path, self._stored)
             self._stale = True
         else:
-            self._stored = await self._client.replace(
-                self._path, self._calico.changed(self._stored, self._block.spec())
-            )
-        done, self._changes = self._changes[:written], self._changes[written:]
-        for change in done:
+            self._stored = await self._client.replace(self._path, self._calico.changed(self._stored, block.spec()))
+        self._queue = [change for change in self._queue if change not in batch]
+        for change in batch:
             change.settle()
 
+    async def _next_batch(self) -> tuple[list[Change], Block]:
+        """What of the queue may be stored now, at least one change, and the block with it.
+
+        That is every change whose handle is stored, unless an earlier change of the same handle has to wait: a release
+        never overtakes the assignment that it takes back. A batch that would leave the block empty, and so free to be
+        given away, waits for the assignments that are answered already.
+        """
+        while True:
+            batch, waiting = self._split_queue()
+            if batch:
+                block = self._with_changes(batch)
+                answered = [change.handle_stored for change in waiting if change.answered]
+                if block.allocated or not answered:
+                    return batch, block
+            else:
+                answered = [change.handle_stored for change in waiting if not change.ready]
+            await asyncio.wait(answered, return_when=asyncio.FIRST_COMPLETED)
+
+    def _split_queue(self) -> tuple[list[Change], list[Change]]:
+        batch: list[Change] = []
+        waiting: list[Change] = []
+        blocked: set[str] = set()
+        for change in self._queue:
+            if change.ready and change.handle not in blocked:
+                batch.append(change)
+            else:
+                blocked.add(change.handle)
+                waiting.append(change)
+        return batch, waiting
+
+    def _with_changes(self, batch: Sequence[Change]) -> Block:
+        block = Block(self._stored["spec"])
+        for change in batch:
+            if not change.is_assignment:
+                block.release(change.handle)
+            elif not block.ordinals_of(change.handle):
+                block.assign_ordinal(change.ordinals[0], change.handle, change.secondary)
+        return block
+
     async def _reload(self) -> None:
-        """Read the block again and apply what is not stored yet."""
+        """Read the block again and apply the queue to what it is now."""
         try:
             stored = await self._client.get(self._path)
         except NotFound:
             stored = None
+        queue, self._queue = self._queue, []
         if stored is None or is_deleted(stored):
-            self._forget()
+            for change in queue:
+                gone = BlockUnusableError(f"block {self.cidr} does not exist any more")
+                change.settle(gone if change.is_assignment else None)
             return
         self._load(stored)
         self._stale = False
-        changes, self._changes = self._changes, []
-        for change in changes:
-            if change.secondary is not None and self._block.affinity != self._affinity:
+        for change in queue:
+            if change.is_assignment and self._block.affinity != self._affinity:
+                if change.answered:
+                    log.critical("block %s was taken away while %s holds an address of it", self.cidr, change.handle)
                 change.settle(BlockUnusableError(f"block {self.cidr} belongs to {self._block.affinity}"))
             elif self._perform(change):
-                self._changes.append(change)
-
-    def _forget(self) -> None:
-        """The block does not exist any more: what should be free is free, and nothing can be assigned."""
-        changes, self._changes = self._changes, []
-        for change in changes:
-            gone = BlockUnusableError(f"block {self.cidr} does not exist any more")
-            change.settle(None if change.secondary is None else gone)
-
-    def _fail(self, error: Exception) -> None:
-        changes, self._changes = self._changes, []
-        for change in changes:
-            change.settle(error)
+                self._queue.append(change)
 
     def _load(self, stored: dict) -> None:
         spec = stored["spec"]
         self._stored = stored
         self._block = Block(spec, self._reserved(spec["cidr"]))
         self._base = ipaddress.ip_network(spec["cidr"]).network_address
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again may help: no answer, too many requests, or the server's own trouble."""
-    return not isinstance(error, ApiError) or error.status == 429 or error.status >= 500

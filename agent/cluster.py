@@ -24,6 +24,7 @@ DEFAULT_BLOCKS_PER_NODE = 20
 class Config(msgspec.Struct, frozen=True):
     """IPAMConfig with the defaults that hold when the object is missing."""
 
+    strict_affinity: bool = False
     auto_allocate_blocks: bool = True
     blocks_per_node: int = DEFAULT_BLOCKS_PER_NODE
 
@@ -171,6 +172,7 @@ def _reserved_networks(obj: dict) -> tuple:
 def _config(obj: dict) -> Config:
     spec = obj["spec"]
     return Config(
+        strict_affinity=spec.get("strictAffinity", False),
         auto_allocate_blocks=spec.get("autoAllocateBlocks", True),
         blocks_per_node=spec.get("maxBlocksPerHost") or DEFAULT_BLOCKS_PER_NODE,
     )

@@ -43,6 +43,8 @@ VERSIONS = ("0.3.1", "0.4.0", "1.0.0")
 _LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
 _POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Handles are objects named <network>.<container id>; Kubernetes allows DNS subdomains.
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +117,9 @@ class CniServer:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; ADD, DEL, CHECK and VERSION are supported")
 
     async def _add(self, call: Call, started: float) -> bytes:
+        if not _OBJECT_NAME.fullmatch(call.handle.lower()):
+            message = f"network name {call.network!r}: with the container id it must make an object name; leave '_' out"
+            raise CniError(INVALID_CONFIGURATION, message)
         subject = await self._subject(call)
         plugin = call.config.get("ipam") or {}
         wanted = families(subject, _configured_families(plugin))

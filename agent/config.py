@@ -21,6 +21,7 @@ class AgentConfig:
     node: str
     kubeconfig: Path
     socket: Path = Path("/run/podnet-ipam/agent.sock")
+    store: Path = Path("/var/lib/podnet-ipam/store.sqlite")
     routes: bool = False
 
     @classmethod
@@ -40,5 +41,5 @@ class AgentConfig:
                 raise ValueError(f"{path}: {key} must be a text that is not empty")
         if not isinstance(values.get("routes", False), bool):
             raise ValueError(f"{path}: routes must be true or false")
-        paths = {key: Path(values[key]) for key in ("kubeconfig", "socket") if key in values}
+        paths = {key: Path(values[key]) for key in ("kubeconfig", "socket", "store") if key in values}
         return cls(**{**values, **paths})

@@ -3,12 +3,13 @@
 """Handles: the reverse index from an attachment to the blocks that hold its addresses.
 
 A handle is written before the block and removed after it, so that a crash leaves a handle too many, never an allocation
-without one. Removal is soft, then hard (Calico: first `deleted: true` under compare-and-swap, then DELETE by uid).
+without one. An attachment has one address per block at most, so writing "at least one" instead of "one more" is right
+and can be repeated when an answer was lost. Removal is soft, then hard (Calico: first `deleted: true` under
+compare-and-swap, then DELETE by uid).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from .._core.names import handle_name
@@ -42,11 +43,11 @@ class Handles:
         # As last written, so that removing a handle needs no read.
         self._stored: dict[str, dict] = {}
 
-    async def add(self, handle: str, cidrs: Iterable[str]) -> None:
-        """Count one more address of each block in `cidrs` for `handle`."""
-        added = Counter(cidrs)
+    async def ensure(self, handle: str, cidrs: Iterable[str]) -> None:
+        """Have `handle` say that it holds an address in each of the blocks `cidrs`."""
         path = self._path(handle)
-        spec = {"handleID": handle, "block": dict(added), "deleted": False}
+        wanted = {cidr: 1 for cidr in cidrs}
+        spec = {"handleID": handle, "block": wanted, "deleted": False}
         new = self._calico.new("IPAMHandle", handle_name(handle), spec)
         for _try in range(MOST_TRIES):
             try:
@@ -59,24 +60,24 @@ class Handles:
                 if is_deleted(found):
                     await delete_softly(self._client, self._calico, path, found)
                     continue
-                counts = Counter(found["spec"]["block"]) + added
-                self._stored[handle] = await self._replace(path, found, counts)
+                if not wanted.keys() <= found["spec"]["block"].keys():
+                    found = await self._replace(path, found, {**wanted, **found["spec"]["block"]})
+                self._stored[handle] = found
                 return
             except (Conflict, NotFound):
                 continue
-        raise RuntimeError(f"handle {handle}: changed by others {MOST_TRIES} times in a row")
+        raise Conflict("PUT", path, 409, "Conflict", f"changed by others {MOST_TRIES} times in a row")
 
-    async def subtract(self, handle: str, cidrs: Iterable[str]) -> None:
-        """Count one address less of each block in `cidrs`; without any left, the handle goes. A missing one is fine."""
+    async def remove(self, handle: str, cidrs: Iterable[str]) -> None:
+        """Have `handle` hold nothing in the blocks `cidrs`; without any left, it goes. A missing one is fine."""
         path = self._path(handle)
-        removed = Counter(cidrs)
+        gone = set(cidrs)
         for _try in range(MOST_TRIES):
             try:
                 found = self._stored.pop(handle, None) or await self._client.get(path)
-                counts = Counter(found["spec"]["block"])
-                counts.subtract(removed)
-                if any(count > 0 for count in counts.values()):
-                    self._stored[handle] = await self._replace(path, found, +counts)
+                left = {cidr: count for cidr, count in found["spec"]["block"].items() if cidr not in gone}
+                if left:
+                    self._stored[handle] = await self._replace(path, found, left)
                 else:
                     await delete_softly(self._client, self._calico, path, found)
                 return
@@ -84,7 +85,7 @@ class Handles:
                 continue
             except NotFound:
                 return
-        raise RuntimeError(f"handle {handle}: changed by others {MOST_TRIES} times in a row")
+        raise Conflict("PUT", path, 409, "Conflict", f"changed by others {MOST_TRIES} times in a row")
 
     async def blocks(self, handle: str) -> list[str]:
         """The CIDRs of the blocks in which `handle` holds addresses; [] without such a handle."""
@@ -94,9 +95,8 @@ class Handles:
             return []
         return list(found["spec"]["block"])
 
-    async def _replace(self, path: str, found: dict, counts: Counter) -> dict:
-        spec = {**found["spec"], "block": dict(counts)}
-        return await self._client.replace(path, self._calico.changed(found, spec))
+    async def _replace(self, path: str, found: dict, block: dict[str, int]) -> dict:
+        return await self._client.replace(path, self._calico.changed(found, {**found["spec"], "block": block}))
 
     def _path(self, handle: str) -> str:
         return self._calico.path("IPAMHandle", handle_name(handle))

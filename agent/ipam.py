@@ -2,8 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Giving addresses to attachments and taking them back.
 
-The steady state costs two writes for an assignment, the attachment's handle and the block that bursts share, and no
-read: pools, selectors and annotations come from the watch caches, blocks are in memory.
+An assignment is answered when it can neither be lost nor given twice:
+
+- *written through*: the handle and the block are stored at the API server;
+- *local first*: the address is recorded in the node's own store, and the API server follows. Only where nobody else can
+  take the address meanwhile: strict affinity, the block is this node's, and the API server has seen it in use.
+
+A release is always local first: until the API server knows, the address merely stays taken for the others. Pools,
+selectors and annotations come from the watch caches and blocks are in memory, so nothing is read on the way.
 """
 
 from __future__ import annotations
@@ -11,23 +17,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 
 from .._core.assignment import Choice, Subject, choose
 from .._core.names import cidr_name
 from .._core.pool import Pool
-from .._kube.errors import NotFound
-from .blocks import BlockKeeper, BlockUnusableError
+from .._kube.errors import ApiError, NotFound, Unreachable
+from .backoff import Backoff
+from .blocks import BlockKeeper, BlockUnusableError, Change
 from .claims import Claims
 from .cluster import Affinity, Cluster
 from .errors import EXHAUSTED, TRY_AGAIN_LATER, CniError
 from .handles import Handles
+from .store import RELEASED, Row, Store, StoreError
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
 MOST_TRIES = 10
+# A kubelet gives up on a pod after two minutes; an answer that says why comes well before that.
+WRITE_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +55,10 @@ class Address:
 class Ipam:
     """The addresses of one node."""
 
-    def __init__(self, cluster: Cluster, node: str):
+    def __init__(self, cluster: Cluster, node: str, store: Store):
         self._cluster = cluster
         self._node = node
+        self._store = store
         self._handles = Handles(cluster.client, cluster.calico)
         self._claims = Claims(cluster, node)
         self._claiming = asyncio.Lock()
@@ -54,33 +66,43 @@ class Ipam:
         self._held: dict[str, tuple[Address, ...]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
-        self._background: set[asyncio.Task] = set()
+        # What still has to reach the API server, by handle, one after the other.
+        self._mirroring: dict[str, asyncio.Task] = {}
+        self._trouble = "it is slow"
 
     async def start(self) -> None:
-        """Take over the blocks that this node has claimed, with what they hold. The watch caches must be complete."""
+        """Take over the blocks that this node has claimed, and finish what an earlier run did not get to store.
+
+        The watch caches must be complete.
+        """
         for affinity in self._cluster.claims_of(self._node):
             block = await self._claims.complete(affinity.cidr, affinity.confirmed)
             if block is not None:
                 self._adopt(block)
         self._cluster.on_reserved = self._reserve_again
         self._cluster.on_claim_removed = self._claim_removed
+        for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
+            self._recover(handle, list(rows))
         log.info("%s blocks with %s attachments", len(self._keepers), len(self._held))
 
-    async def stop(self) -> None:
-        """Finish what goes on behind answered requests."""
-        await asyncio.gather(*self._background, return_exceptions=True)
+    async def stop(self, seconds: float) -> None:
+        """Let what goes on behind answered requests come to its end; what does not is finished by the next run."""
+        if self._mirroring:
+            await asyncio.wait(self._mirroring.values(), timeout=seconds)
+        for task in self._mirroring.values():
+            task.cancel()
 
     def holding(self, handle: str) -> tuple[Address, ...]:
         """What `handle` holds, the IPv4 address first; () when it holds nothing."""
         return self._held.get(handle, ())
 
     async def assign(
-        self, handle: str, subject: Subject, families: Sequence[int], attributes: dict
+        self, handle: str, subject: Subject, families: Sequence[int], attributes: dict[str, str]
     ) -> tuple[Address, ...]:
         """One address of each of `families` for the attachment; all of them or none.
 
         The same attachment asked twice gets the same answer. AssignmentError when no pool serves the pod, CniError
-        when those that do have no address left, the client's errors when nothing could be written.
+        when those that do have no address left or when nothing could be written in time.
         """
         async with self._turn(handle):
             held = self._held.get(handle)
@@ -90,58 +112,142 @@ class Ipam:
             choices = [choose(family, subject, self._cluster.pools) for family in families]
             secondary = {**attributes, "node": self._node, "timestamp": _timestamp()}
             for _try in range(MOST_TRIES):
-                taken = await self._take(handle, subject, choices, secondary)
-                if taken is not None:
-                    self._held[handle] = taken
-                    return taken
-            raise CniError(
-                TRY_AGAIN_LATER, f"{subject}: other nodes took every block with room first, {MOST_TRIES} times"
-            )
+                if await self._assign_once(handle, subject, choices, secondary):
+                    return self._held[handle]
+            raise CniError(TRY_AGAIN_LATER, f"{subject}: others took every block with room first, {MOST_TRIES} times")
 
     async def release(self, handle: str) -> tuple[str, ...]:
         """Free whatever the attachment holds, and return the addresses; () when it holds nothing, which is no error."""
         async with self._turn(handle):
             held = self._held.get(handle)
-            cidrs = [a.block for a in held] if held else await self._handles.blocks(handle)
-            freed = []
-            for cidr in cidrs:
-                keeper = await self._keeper_of(cidr)
-                if keeper is not None:
-                    freed += [keeper.address(ordinal) for ordinal in await keeper.release(handle)]
+            cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
+            if not cidrs:
+                return ()
+            changes = [keeper.release(handle) for keeper in await self._keepers_of(cidrs)]
+            mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
+            recorded = self._record(self._store.release, handle) and held is not None
+            if not recorded:
+                await self._in_time([mirrored], f"handle {handle}")
             self._held.pop(handle, None)
-            if cidrs:
-                # The addresses are free: nobody needs to wait until the reverse index says so, too.
-                self._in_background(self._handles.subtract(handle, cidrs))
-            return tuple(freed)
+            return tuple(address.address for address in held or ())
 
-    async def _take(self, handle: str, subject: Subject, choices: Sequence[Choice], secondary: dict):
-        """One try at an address of each choice: the Addresses, or None when a block turned out to be unusable."""
+    async def _assign_once(self, handle: str, subject: Subject, choices: Sequence[Choice], secondary: dict) -> bool:
+        """One try at an address of each choice. False when a block turned out to be unusable."""
         keepers: list[BlockKeeper] = []
         try:
             for choice in choices:
                 keepers.append(await self._promise(subject, choice))
-            await self._handles.add(handle, [keeper.cidr for keeper in keepers])
         except BaseException:
             for keeper in keepers:
                 keeper.promised -= 1
             raise
-        results = await asyncio.gather(*(k.assign(handle, secondary) for k in keepers), return_exceptions=True)
-        errors = [result for result in results if isinstance(result, BaseException)]
-        if not errors:
-            return tuple(self._address(k, ordinals[0]) for k, ordinals in zip(keepers, results, strict=True))
-        await self._undo(handle, keepers)
-        for error in errors:
-            if not isinstance(error, BlockUnusableError):
-                raise error
-        return None
-
-    async def _undo(self, handle: str, keepers: Sequence[BlockKeeper]) -> None:
-        """Take back an assignment that failed. What remains is undone by the DEL that the runtime sends."""
+        local_first = self._may_answer_first(handle, keepers)
+        cidrs = [keeper.cidr for keeper in keepers]
+        stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs))
+        changes = [keeper.assign(handle, secondary, stored) for keeper in keepers]
+        recorded = self._hold(handle, keepers, changes, secondary)
+        if local_first and recorded:
+            for change in changes:
+                change.answered = True
+            return True
         try:
-            await asyncio.gather(*(keeper.release(handle) for keeper in keepers))
-            await self._handles.subtract(handle, [keeper.cidr for keeper in keepers])
-        except Exception as error:
-            log.warning("handle %s: an assignment that failed could not be undone: %s", handle, error)
+            await self._in_time([change.done for change in changes], str(subject))
+        except BaseException as error:
+            self._take_back(handle, keepers)
+            if isinstance(error, BlockUnusableError):
+                return False
+            raise
+        for change in changes:
+            change.answered = True
+        self._hold(handle, keepers, changes, secondary)  # a block that was read again may have given another address
+        return True
+
+    def _may_answer_first(self, handle: str, keepers: Sequence[BlockKeeper]) -> bool:
+        """Whether nobody else can take an address of these blocks before the API server knows of it.
+
+        Not for a handle that has something under way: its own release may be what empties the block.
+        """
+        strict = self._cluster.config.strict_affinity
+        return strict and handle not in self._mirroring and all(keeper.stored_in_use for keeper in keepers)
+
+    def _hold(self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], secondary: dict) -> bool:
+        """Note what the attachment holds now. Return whether the store has it."""
+        pairs = list(zip(keepers, (change.ordinals[0] for change in changes), strict=True))
+        self._held[handle] = tuple(self._address(keeper, ordinal) for keeper, ordinal in pairs)
+        rows = [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
+        return self._record(self._store.hold, handle, rows, secondary)
+
+    def _take_back(self, handle: str, keepers: Sequence[BlockKeeper]) -> None:
+        """Undo an assignment that is not answered, wherever it has got to."""
+        changes = [keeper.release(handle) for keeper in keepers]
+        cidrs = [keeper.cidr for keeper in keepers]
+        self._record(self._store.release, handle)
+        self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
+        self._held.pop(handle, None)
+
+    def _record(self, write: Callable[..., None], *values: object) -> bool:
+        """Write to the store. Without it the API server has to be waited for, so a failure costs time, not safety."""
+        try:
+            write(*values)
+        except StoreError as error:
+            log.error("the store cannot be written: %s", error)
+            return False
+        return True
+
+    async def _mirror_release(self, handle: str, cidrs: Sequence[str], changes: Sequence[Change]) -> None:
+        await asyncio.gather(*(change.done for change in changes))
+        await self._handles.remove(handle, cidrs)
+        self._record(self._store.forget, handle)
+
+    def _mirror(self, handle: str, write: Callable[[], Awaitable[None]]) -> asyncio.Task:
+        """Carry out `write` after what the handle has under way, again and again until it succeeds."""
+        before = self._mirroring.get(handle)
+
+        async def persist() -> None:
+            if before is not None:
+                await asyncio.wait({before})
+            backoff = Backoff()
+            while True:
+                try:
+                    return await write()
+                except (ApiError, Unreachable) as error:
+                    self._trouble = str(error)
+                    log.warning("handle %s waits for the API server: %s", handle, error)
+                except Exception:  # a bug: what is recorded here must not be lost with the task
+                    log.exception("handle %s is not stored", handle)
+                await backoff.pause()
+
+        task = self._mirroring[handle] = asyncio.get_running_loop().create_task(persist())
+        task.add_done_callback(lambda done: self._mirroring.get(handle) is done and self._mirroring.pop(handle))
+        return task
+
+    async def _in_time(self, work: Sequence[asyncio.Future], what: str) -> None:
+        """Wait until all of `work` is stored, and raise what went wrong. What takes too long goes on by itself."""
+        _done, pending = await asyncio.wait(work, timeout=WRITE_SECONDS)
+        if pending:
+            message = f"{what}: not stored at the API server within {WRITE_SECONDS:.0f} s: {self._trouble}"
+            raise CniError(TRY_AGAIN_LATER, message, "see: journalctl -u podnet-ipam")
+        for future in work:
+            future.result()
+
+    def _recover(self, handle: str, rows: Sequence[Row]) -> None:
+        """Apply what an earlier run recorded of an attachment to what the API server has."""
+        cidrs = [row.block for row in rows]
+        if any(row.state == RELEASED for row in rows):
+            changes = [self._keepers[cidr].release(handle) for cidr in cidrs if cidr in self._keepers]
+            self._held.pop(handle, None)
+            self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
+            return
+        for row in rows:
+            keeper = self._keepers.get(row.block)
+            if keeper is None:
+                log.critical(
+                    "handle %s holds an address of block %s, which is not this node's any more", handle, row.block
+                )
+            elif not keeper.holds(handle):
+                stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs))
+                keeper.restore(row.ordinal, handle, row.secondary, stored)
+                self._note(keeper, row.ordinal, handle)
 
     async def _promise(self, subject: Subject, choice: Choice) -> BlockKeeper:
         """A block of one of the pools, with an address promised to the caller. CniError when there is none."""
@@ -192,23 +298,27 @@ class Ipam:
         keeper = self._new_keeper(stored)
         self._keepers[keeper.cidr] = keeper
         for ordinal, attribute in keeper.holders:
-            handle = attribute.get("handle_id")
-            if handle is not None:
-                both = (*self._held.get(handle, ()), self._address(keeper, ordinal))
-                self._held[handle] = tuple(sorted(both, key=lambda held: ":" in held.address))
+            if attribute.get("handle_id"):
+                self._note(keeper, ordinal, attribute["handle_id"])
         return keeper
 
-    async def _keeper_of(self, cidr: str) -> BlockKeeper | None:
-        """The block's keeper; one for this once when the block is not this node's; None when it does not exist."""
-        keeper = self._keepers.get(cidr)
-        if keeper is not None:
-            return keeper
-        try:
-            return self._new_keeper(
-                await self._cluster.client.get(self._cluster.calico.path("IPAMBlock", cidr_name(cidr)))
-            )
-        except NotFound:
-            return None
+    def _note(self, keeper: BlockKeeper, ordinal: int, handle: str) -> None:
+        both = (*self._held.get(handle, ()), self._address(keeper, ordinal))
+        self._held[handle] = tuple(sorted(both, key=lambda held: ":" in held.address))
+
+    async def _keepers_of(self, cidrs: Sequence[str]) -> list[BlockKeeper]:
+        """The blocks' keepers; those of other nodes' blocks only for this once. Blocks that are gone have none."""
+        keepers = []
+        for cidr in cidrs:
+            keeper = self._keepers.get(cidr)
+            if keeper is None:
+                try:
+                    path = self._cluster.calico.path("IPAMBlock", cidr_name(cidr))
+                    keeper = self._new_keeper(await self._cluster.client.get(path))
+                except NotFound:
+                    continue
+            keepers.append(keeper)
+        return keepers
 
     def _new_keeper(self, stored: dict) -> BlockKeeper:
         cluster = self._cluster
@@ -229,16 +339,6 @@ class Ipam:
             self._waiting[handle] -= 1
             if not self._waiting[handle]:
                 del self._waiting[handle], self._locks[handle]
-
-    def _in_background(self, work) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.warning("a handle is left behind: %s", task.exception())
 
 
 def _timestamp() -> str:

@@ -24,6 +24,7 @@ from .errors import TRY_AGAIN_LATER, CniError
 from .ipam import Ipam
 from .protocol import Answer, Connection, Request
 from .routes import keep_routes
+from .store import Store, StoreError
 from .systemd import activated_socket, notify
 
 DEFAULT_CONFIG = Path("/etc/podnet-ipam/agent.toml")
@@ -32,7 +33,7 @@ BACKLOG = 512
 # A request that comes before the agent is ready waits, but not until the kubelet gives up on the pod.
 READY_SECONDS = 60.0
 RETRY_SECONDS = 1.0
-STOP_SECONDS = 4.0
+STOP_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Agent:
         self._client = client
         self._running: set[asyncio.Task] = set()
         self._ready = asyncio.Event()
+        self._store = Store(config.store)
 
     async def answer(self, request: Request) -> Answer:
         try:
@@ -82,7 +84,7 @@ class Agent:
                 await reflector.synced.wait()
             if self._config.routes:
                 tasks.create_task(keep_routes(cluster, node))
-            self._ipam = Ipam(cluster, node)
+            self._ipam = Ipam(cluster, node, self._store)
             await self._retry(self._ipam.start)
             self._server = CniServer(self._ipam, cluster, node)
             self._ready.set()
@@ -94,7 +96,8 @@ class Agent:
         if self._running:
             await asyncio.wait(self._running, timeout=STOP_SECONDS)
         if self._ready.is_set():
-            await self._ipam.stop()
+            await self._ipam.stop(STOP_SECONDS)
+        self._store.close()
 
     async def _find_calico_api(self) -> CalicoApi:
         while True:
@@ -146,5 +149,5 @@ def main() -> None:
     try:
         config = AgentConfig.read(options.config)
         asyncio.run(serve(config))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StoreError) as error:
         raise SystemExit(f"podnet-ipam-agent: {error}") from None

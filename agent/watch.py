@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from .._kube.errors import ApiError, Unreachable
 from .api import Client
+from .backoff import Backoff
 
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 30.0
 _GONE = 410
 
 log = logging.getLogger(__name__)
@@ -54,7 +52,7 @@ class Reflector(Generic[T]):
 
     async def run(self) -> None:
         """Keep the collection up to date until cancelled."""
-        pause = FIRST_PAUSE_SECONDS
+        backoff = Backoff()
         version = None
         while True:
             try:
@@ -62,7 +60,7 @@ class Reflector(Generic[T]):
                     version = await self._relist()
                 async for event in self._client.watch(self._path, version, self._query):
                     version = self._apply(event)
-                    pause = FIRST_PAUSE_SECONDS
+                    backoff.reset()
             except ApiError as error:
                 if error.status == _GONE:
                     version = None
@@ -72,8 +70,7 @@ class Reflector(Generic[T]):
                 log.warning("watch of %s: %s", self._path, error)
             else:
                 continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            await backoff.pause()
 
     async def _relist(self) -> str:
         objects, version = await self._client.list(self._path, self._query)

@@ -22,6 +22,8 @@ def inventory(engine: str, nodes: Iterable[str]) -> str:
         "  vars:",
         f"    ansible_connection: {CONNECTIONS[engine]}",
         "    ansible_python_interpreter: /usr/bin/python3",
+        # Commands run as root in the containers, which have no sudo.
+        "    ansible_become: false",
         "  children:",
         *group("control_plane", control_plane),
         *group("workers", workers),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
 import signal
@@ -16,8 +17,7 @@ from pathlib import Path
 
 import yaml
 from cluster.apiserver import ControlPlane
-
-from podnet_ipam._kube.calico import V1, V3, CalicoApi
+from podnet_ipam._kube.calico import V1, CalicoApi
 from podnet_ipam._kube.errors import NotFound
 from podnet_ipam.agent.api import Client, read_kubeconfig
 
@@ -75,6 +75,37 @@ async def create_pool(client: Client, name: str, cidr: str, calico: CalicoApi = 
     await client.create(calico.path("IPPool"), calico.new("IPPool", name, {"cidr": cidr, **spec}))
 
 
+async def stored(client, kind):
+    objects, _version = await client.list(V1.path(kind))
+    return {obj["metadata"]["name"]: obj for obj in objects}
+
+
+async def allocated(client):
+    """{address: handle} of everything that is allocated in any block."""
+    found = {}
+    for block in (await stored(client, "IPAMBlock")).values():
+        base = ipaddress.ip_network(block["spec"]["cidr"]).network_address
+        for ordinal, index in enumerate(block["spec"]["allocations"]):
+            if index is not None:
+                found[str(base + ordinal)] = block["spec"]["attributes"][index]["handle_id"]
+    return found
+
+
+async def settled(client, expected):
+    """Wait until exactly the addresses `expected` are allocated, each with its handle's object and no handle more."""
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                held = await allocated(client)
+                handles = {obj["spec"]["handleID"] for obj in (await stored(client, "IPAMHandle")).values()}
+                if held.keys() == set(expected) and handles == set(held.values()):
+                    return
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        message = f"expected {sorted(expected)}, but {held} are allocated and the handles are {handles}"
+        raise AssertionError(message) from None
+
+
 @dataclass(frozen=True)
 class CniReply:
     """What the executable printed, and its exit status."""
@@ -98,7 +129,10 @@ class AgentNode:
         self.socket = self.folder / "agent.sock"
         self.log = self.folder / "agent.log"
         self._config = self.folder / "agent.toml"
-        self._config.write_text(f'node = "{name}"\nkubeconfig = "{kubeconfig}"\nsocket = "{self.socket}"\n')
+        self.store = self.folder / "store.sqlite"
+        paths = {"kubeconfig": kubeconfig, "socket": self.socket, "store": self.store}
+        lines = [f'node = "{name}"', *(f'{key} = "{path}"' for key, path in paths.items())]
+        self._config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
 
     async def start(self) -> AgentNode:

@@ -14,5 +14,5 @@ def core(request):
     for name in TYPED:
         suffix = getattr(loaded, name).__file__.rpartition(".")[2]
         assert suffix == ("so" if request.param == "compiled" else "py"), f"{name} is not {request.param}"
-    assert loaded.bitmap.COMPILED == (request.param == "compiled")
+    assert (request.param == "compiled") == loaded.bitmap.COMPILED
     return loaded

@@ -79,7 +79,9 @@ def test_the_configuration_decides_when_no_annotation_does(core, pools, subject)
 
 
 def test_an_empty_value_counts_as_absent(core, pools, subject):
-    assert names(core.assignment.choose(4, subject(pod={V4: ""}, namespace={V4: '["payments"]'}), pools)) == ["payments"]
+    assert names(core.assignment.choose(4, subject(pod={V4: ""}, namespace={V4: '["payments"]'}), pools)) == [
+        "payments"
+    ]
 
 
 @pytest.mark.parametrize("value", ("[]", "null"))
@@ -99,7 +101,10 @@ def test_a_pool_that_is_named_twice_is_tried_once(core, pools, subject):
 @pytest.mark.parametrize(
     ("value", "message"),
     (
-        ('["nope"]', "names pool 'nope', which does not exist; pools of this family: disabled, legacy-firewall, payments,"),
+        (
+            '["nope"]',
+            "names pool 'nope', which does not exist; pools of this family: disabled, legacy-firewall, payments,",
+        ),
         ('["10.244.32.0/24"]', "names pool '10.244.32.0/24', which does not exist"),
         ('["v6"]', "names pool 'v6', which is IPv6 (fd00:10:244::/64)"),
         ('["disabled"]', "names pool 'disabled', but it is disabled"),

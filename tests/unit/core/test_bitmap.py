@@ -5,7 +5,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from support.core import load
 
 SIZES = (1, 2, 63, 64, 65, 4096, 4097, 1 << 16, (1 << 18) + 1)

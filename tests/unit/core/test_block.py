@@ -7,7 +7,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from support.core import load
 
 SEQUENCE = 1787304482417330915  # nanoseconds since 1970: above 2^53

@@ -22,7 +22,10 @@ def test_a_pool_is_read_with_calicos_defaults(core):
         ({"disabled": True}, "it is disabled"),
         ({"allowedUses": ["Tunnel"]}, "allowedUses ['Tunnel'] does not contain Workload"),
         ({"blockSize": 19, "cidr": "10.0.0.0/20"}, "its blockSize 19 is larger than the pool itself"),
-        ({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, "it is being deleted or marked as not allocatable"),
+        (
+            {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}},
+            "it is being deleted or marked as not allocatable",
+        ),
         (
             {"status": {"conditions": [{"type": "Allocatable", "status": "False", "reason": "CIDROverlap"}]}},
             "it is being deleted or marked as not allocatable",

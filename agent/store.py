@@ -1,0 +1,120 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The node's own record of its attachments, so that an answer need not wait for the API server.
+
+An address counts as given when its row is committed here, and as taken back when the row says so; the API server
+follows (ipam.py). Write-ahead logging with `synchronous=NORMAL`: a commit survives the death of the process. A power
+failure may lose the last ones, but after it no pod of this node is running either.
+
+Bitmaps and blocks are not kept here: they are read from the API server, and these rows are applied to them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HELD, RELEASED = "held", "released"
+StoreError = sqlite3.Error
+_SCHEMA = 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An address of an attachment: held, or released but perhaps not yet at the API server."""
+
+    handle: str
+    block: str
+    ordinal: int
+    secondary: dict[str, str]
+    state: str
+
+
+class Store:
+    """Rows by handle. StoreError from any method means that nothing of that call was recorded."""
+
+    def __init__(self, path: Path):
+        """Open the file, or make it. A damaged one is moved aside and reported: the API server knows nearly all."""
+        self._path = path
+        try:
+            self._connection = self._open()
+        except sqlite3.DatabaseError as error:
+            aside = path.with_name(f"{path.name}.damaged")
+            log.error("the store %s is damaged (%s): moved to %s, starting with an empty one", path, error, aside)
+            path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._connection = self._open()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def rows(self) -> Iterator[Row]:
+        query = "SELECT handle, block, ordinal, secondary, state FROM attachments ORDER BY handle, block"
+        for handle, block, ordinal, secondary, state in self._connection.execute(query):
+            yield Row(handle, block, ordinal, json.loads(secondary), state)
+
+    def hold(self, handle: str, addresses: Iterable[tuple[str, int]], secondary: dict[str, str]) -> None:
+        """Record that `handle` holds the (block, ordinal) pairs, and nothing else."""
+        encoded = json.dumps(secondary)
+        rows = [(handle, block, ordinal, encoded, HELD) for block, ordinal in addresses]
+        with self._transaction():
+            self._connection.execute("DELETE FROM attachments WHERE handle = ?", (handle,))
+            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?)", rows)
+
+    def release(self, handle: str) -> None:
+        """Record that whatever `handle` holds is free, and has to be freed at the API server."""
+        with self._transaction():
+            self._connection.execute("UPDATE attachments SET state = ? WHERE handle = ?", (RELEASED, handle))
+
+    def forget(self, handle: str) -> None:
+        """Drop what was released, once the API server knows. A row held anew stays."""
+        with self._transaction():
+            query = "DELETE FROM attachments WHERE handle = ? AND state = ?"
+            self._connection.execute(query, (handle, RELEASED))
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            [[verdict]] = connection.execute("PRAGMA quick_check(1)").fetchall()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            [[version]] = connection.execute("PRAGMA user_version").fetchall()
+            if version not in (0, _SCHEMA):
+                raise sqlite3.DatabaseError(f"schema {version} is not the supported {_SCHEMA}")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS attachments (handle TEXT, block TEXT, ordinal INTEGER, secondary TEXT,"
+                " state TEXT, PRIMARY KEY (handle, block)) WITHOUT ROWID"
+            )
+            connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._connection)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE to COMMIT, or to ROLLBACK when anything in between fails."""
+
+    def __init__(self, connection: sqlite3.Connection):
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        if error_type is None:
+            self._connection.execute("COMMIT")
+        elif self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
