@@ -1,0 +1,75 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The options that all modules share, and the module object that keeps their secrets."""
+
+from __future__ import annotations
+
+from ansible.module_utils.basic import AnsibleModule, _load_params, env_fallback
+
+_SECRETS_OF_KUBECONFIG = (
+    "token",
+    "password",
+    "client-key-data",
+    "client-certificate-data",
+    "id-token",
+    "refresh-token",
+)
+
+
+def _option(variable, **spec):
+    return {**spec, "fallback": (env_fallback, [f"K8S_AUTH_{variable}"])}
+
+
+def connection_options():
+    """kubernetes.core's options for the connection, with its environment variables."""
+    return {
+        "kubeconfig": _option("KUBECONFIG", type="raw"),
+        "context": _option("CONTEXT", type="str"),
+        "host": _option("HOST", type="str"),
+        "api_key": _option("API_KEY", type="str", no_log=True),
+        "username": _option("USERNAME", type="str"),
+        "password": _option("PASSWORD", type="str", no_log=True),
+        "client_cert": _option("CERT_FILE", type="path", aliases=["cert_file"]),
+        "client_key": _option("KEY_FILE", type="path", aliases=["key_file"], no_log=False),
+        "ca_cert": _option("SSL_CA_CERT", type="path", aliases=["ssl_ca_cert"]),
+        "validate_certs": _option("VERIFY_SSL", type="bool", aliases=["verify_ssl"]),
+        "proxy": _option("PROXY", type="str"),
+        "no_proxy": _option("NO_PROXY", type="str"),
+        "impersonate_user": _option("IMPERSONATE_USER", type="str"),
+        "impersonate_groups": _option("IMPERSONATE_GROUPS", type="list", elements="str"),
+    }
+
+
+def create_module(options, **settings):
+    """An AnsibleModule with the connection options and check mode.
+
+    Of a kubeconfig given as a mapping the secrets are kept from logs and results, and only those: its other values,
+    such as the name of a user, are words that results may well contain.
+    """
+    spec = {**connection_options(), **options}
+    kubeconfig = _load_params().get("kubeconfig")
+    if isinstance(kubeconfig, dict):
+        spec["kubeconfig"]["no_log"] = True
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **settings)
+    if isinstance(kubeconfig, dict):
+        secrets = set(_secrets(kubeconfig))
+        module.no_log_values -= set(_leaves(kubeconfig)) - secrets
+        module.no_log_values |= secrets
+    return module
+
+
+def _secrets(value):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner) if key in _SECRETS_OF_KUBECONFIG else _secrets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _secrets(inner)
+
+
+def _leaves(value):
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+    elif value is not None:
+        yield str(value)

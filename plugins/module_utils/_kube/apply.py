@@ -1,0 +1,80 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Carry out planned operations: the only place where modules write."""
+
+from __future__ import annotations
+
+import json
+
+from . import resources
+from .calico import METADATA_ANNOTATION, V1
+
+_CALICO_KINDS = ("IPPool", "IPAMBlock", "BlockAffinity")
+_SOFT_DELETED = ("IPAMBlock", "BlockAffinity")
+
+
+def apply(operation, observed, writer, api):
+    """One write; the object as it was stored, or as it was before a delete.
+
+    `observed` is the object that a patch or a delete applies to, in the version that was read last.
+    Conflict when it changed since, NotFound when it is gone: the caller reads and plans again.
+    """
+    return _VERBS[operation.verb](operation, observed, writer, api)
+
+
+def _create(operation, _observed, writer, api):
+    if operation.kind in _CALICO_KINDS:
+        body = api.new(operation.kind, operation.name, operation.body["spec"], operation.body.get("labels"))
+        return writer.create(api.path(operation.kind), body)
+    return writer.create(resources.path(operation.kind, namespace=operation.namespace), operation.body)
+
+
+def _patch(operation, observed, writer, api):
+    body = _calico_patch(operation, observed, api) if operation.kind in _CALICO_KINDS else operation.body
+    # A pool must be the very version that was judged. Of other kinds only own annotations are touched, while their
+    # controllers write status all the time: there it is enough that it is the same object.
+    guard = "resourceVersion" if operation.kind in _CALICO_KINDS else "uid"
+    body = {**body, "metadata": {**body.get("metadata", {}), guard: observed["metadata"][guard]}}
+    return writer.patch(_path(operation, api), body)
+
+
+def _delete(operation, observed, writer, api):
+    """Blocks and affinities are first marked as deleted, which is the moment that counts for Calico's readers."""
+    path, metadata = _path(operation, api), observed["metadata"]
+    if operation.kind not in _SOFT_DELETED:
+        writer.delete(path, metadata["uid"], metadata["resourceVersion"])
+        return observed
+    deleted = api.affinity_deleted(True) if operation.kind == "BlockAffinity" else True
+    marked = writer.replace(path, api.changed(observed, {**observed["spec"], "deleted": deleted}))
+    writer.delete(path, marked["metadata"]["uid"])
+    return marked
+
+
+_VERBS = {"create": _create, "patch": _patch, "delete": _delete}
+
+
+def _path(operation, api):
+    if operation.kind in _CALICO_KINDS:
+        return api.path(operation.kind, operation.name)
+    return resources.path(operation.kind, operation.name, operation.namespace)
+
+
+def _calico_patch(operation, observed, api):
+    patch = {"spec": operation.body["spec"]} if operation.body.get("spec") else {}
+    labels = operation.body.get("labels")
+    if labels:
+        patch["metadata"] = {"labels": labels}
+        if api is V1:
+            patch["metadata"]["annotations"] = {METADATA_ANNOTATION: _repeated(observed, labels)}
+    return patch
+
+
+def _repeated(observed, labels):
+    """The v1 metadata annotation with `labels` added: Calico takes its word over that of the real labels."""
+    stored = (observed["metadata"].get("annotations") or {}).get(METADATA_ANNOTATION) or "{}"
+    try:
+        metadata = json.loads(stored)
+    except ValueError:
+        metadata = {}
+    merged = {**(observed["metadata"].get("labels") or {}), **labels}
+    return json.dumps({**metadata, "labels": merged}, separators=(",", ":"))

@@ -1,0 +1,192 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Objects of any kind, declared whole, brought to the API server by server-side apply.
+
+The field manager is the collection: fields that a former declaration had and the present one has not are removed, and
+what others have set beside ours stays. Check mode asks the API server for a dry run, so validation and defaults count.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from .client import Writer
+from .errors import NotFound, Unreachable
+
+OWNER_LABEL, OWNER = "app.kubernetes.io/managed-by", "podnet.ipam"
+_POLL_SECONDS = 0.2
+# Bookkeeping of the API server: it differs between a dry run and the write, and nobody declares it.
+_NOISE = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one manifest. `before` is None when the object is new; `guess` says why `after` is not the server's word."""
+
+    before: dict | None
+    after: dict
+    guess: str = ""
+
+    @property
+    def changed(self):
+        return comparable(self.before) != comparable(self.after)
+
+
+def problems(manifest):
+    """What a manifest lacks to be one."""
+    named = manifest if isinstance(manifest.get("metadata"), dict) else {}
+    for key, value in (
+        ("apiVersion", manifest.get("apiVersion")),
+        ("kind", manifest.get("kind")),
+        ("metadata.name", named and named["metadata"].get("name")),
+    ):
+        if not value or not isinstance(value, str):
+            yield f"{key} of manifest {manifest!r:.200} must be a text that is not empty"
+
+
+def result(outcomes):
+    """A module's result."""
+    changed = [outcome for outcome in outcomes if outcome.changed]
+    return {
+        "changed": bool(changed),
+        "resources": [outcome.after for outcome in outcomes],
+        "operations": [_describe(outcome) for outcome in changed],
+        "diff": {
+            "before": {title(each.after): presentable(each.before) for each in changed if each.before is not None},
+            "after": {title(each.after): presentable(each.after) for each in changed},
+        },
+    }
+
+
+def _describe(outcome):
+    metadata = outcome.after["metadata"]
+    named = {key: metadata[key] for key in ("namespace", "name") if metadata.get(key)}
+    return {"verb": "create" if outcome.before is None else "patch", "kind": outcome.after["kind"], **named}
+
+
+def bring_about(applier, manifest, state, overwrite, wait_seconds):
+    """Bring one manifest about; the Outcome.
+
+    `state` present: server-side apply, unless the object exists and `overwrite` (always, owned, never) forbids it.
+    `state` patched: a merge patch of an object that must exist. NotFound, ApiError, Unreachable.
+    """
+    try:
+        path = applier.path(manifest)
+        before = applier.find(path)
+        if state == "patched":
+            return Outcome(before, _patch(applier, path, manifest, before))
+        if before is not None and (overwrite == "never" or (overwrite == "owned" and not is_ours(before))):
+            return Outcome(before, before)
+        after = applier.apply(path, manifest)
+    except NotFound as error:
+        if state == "patched" or not applier.dry_run:
+            raise
+        # What this object needs would be made earlier in the same run: its namespace, or its kind.
+        return Outcome(None, manifest, f"{title(manifest)} would be created; this could not be checked: {error.message}")
+    return Outcome(before, after if applier.dry_run else wait_until_ready(applier, path, after, wait_seconds))
+
+
+def _patch(applier, path, manifest, before):
+    if before is None:
+        raise NotFound("PATCH", path, 404, "NotFound", f"{title(manifest)} does not exist")
+    return before if merged(before, manifest) == before else applier.merge(path, manifest)
+
+
+class Applier(Writer):
+    """Applies objects; with `dry_run` the API server only says what would come of it."""
+
+    def __init__(self, connection, dry_run):
+        super().__init__(connection)
+        self._options = {"fieldManager": OWNER, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
+        self._served = {}
+        self.dry_run = dry_run
+
+    def path(self, manifest):
+        """The URL path of a manifest's object. NotFound when the cluster does not serve its kind."""
+        group_version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
+        prefix = f"/apis/{group_version}" if "/" in group_version else f"/api/{group_version}"
+        if prefix not in self._served:
+            self._served[prefix] = {each["kind"]: each for each in _objects(self.get(prefix)["resources"])}
+        if kind not in self._served[prefix]:
+            raise NotFound("GET", prefix, 404, "NotFound", f"{group_version} has no kind {kind}")
+        resource = self._served[prefix][kind]
+        within = f"/namespaces/{metadata.get('namespace', 'default')}" if resource["namespaced"] else ""
+        return f"{prefix}{within}/{resource['name']}/{metadata['name']}"
+
+    def apply(self, path, manifest):
+        """The object as it is after the manifest was applied. Who else set one of its fields loses it."""
+        query = {**self._options, "force": "true"}
+        return self._request("PATCH", path, query, manifest, "application/apply-patch+yaml")
+
+    def merge(self, path, manifest):
+        """The object after a JSON merge patch. NotFound when there is none: unlike `apply`, this never creates one."""
+        return self._request("PATCH", path, self._options, manifest, "application/merge-patch+json")
+
+
+def is_ours(obj):
+    """Whether this collection made the object."""
+    return (obj["metadata"].get("labels") or {}).get(OWNER_LABEL) == OWNER
+
+
+def is_ready(obj):
+    """Whether what the cluster adds to a new object by itself is there; objects that get nothing are ready."""
+    if obj["kind"] == "CustomResourceDefinition":
+        conditions = (obj.get("status") or {}).get("conditions") or ()
+        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+    if obj["kind"] == "Secret" and obj.get("type") == "kubernetes.io/service-account-token":
+        return bool((obj.get("data") or {}).get("token"))
+    return True
+
+
+def wait_until_ready(client, path, obj, seconds):
+    """The object once it is ready. Unreachable when `seconds` were not enough for the part of the cluster that sees to it."""
+    give_up = time.monotonic() + seconds
+    while not is_ready(obj):
+        if time.monotonic() > give_up:
+            raise Unreachable(
+                f"{title(obj)} was written to {client.origin}, but is not ready after {seconds} seconds:"
+                " is the kube-controller-manager running?"
+            )
+        time.sleep(_POLL_SECONDS)
+        obj = client.get(path)
+    return obj
+
+
+def comparable(obj):
+    """An object without bookkeeping and status: what a change is judged by."""
+    if obj is None:
+        return {}
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in _NOISE}
+    return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": metadata}
+
+
+def presentable(obj):
+    """What a diff shows: what can change, without secrets."""
+    secret = ("data", "stringData") if obj is not None and obj["kind"] == "Secret" else ()
+    return {key: value for key, value in comparable(obj).items() if key not in secret}
+
+
+def merged(obj, patch):
+    """`obj` after the JSON merge patch `patch` (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(obj) if isinstance(obj, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def title(manifest):
+    """An object as messages name it: its kind, and its name with its namespace."""
+    metadata = manifest["metadata"]
+    namespace = metadata.get("namespace")
+    return f"{manifest['kind']} {namespace + '/' if namespace else ''}{metadata['name']}"
+
+
+def _objects(resources):
+    """Of what a group serves, the objects' own kinds, without parts of them such as `nodes/status`."""
+    return [each for each in resources if "/" not in each["name"]]

@@ -1,0 +1,40 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""URL paths of Kubernetes' own kinds. Calico's are in `calico`."""
+
+from __future__ import annotations
+
+_COLLECTIONS = {
+    "Namespace": ("/api/v1", "namespaces"),
+    "Node": ("/api/v1", "nodes"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Pod": ("/api/v1", "pods"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "StatefulSet": ("/apis/apps/v1", "statefulsets"),
+    "DaemonSet": ("/apis/apps/v1", "daemonsets"),
+    "Job": ("/apis/batch/v1", "jobs"),
+    "CronJob": ("/apis/batch/v1", "cronjobs"),
+}
+
+
+def path(kind, name=None, namespace=None):
+    """The path of a kind's collection, in one namespace if given, or of one object."""
+    group, plural = _COLLECTIONS[kind]
+    parts = [group, *(("namespaces", namespace) if namespace else ()), plural, *((name,) if name else ())]
+    return "/".join(parts)
+
+
+def selector_text(selector):
+    """A LabelSelector as the text of a list request's `labelSelector`."""
+    terms = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for term in selector.get("matchExpressions") or ():
+        terms.append(_EXPRESSIONS[term["operator"]].format(key=term["key"], values=",".join(term.get("values") or ())))
+    return ",".join(terms)
+
+
+_EXPRESSIONS = {
+    "In": "{key} in ({values})",
+    "NotIn": "{key} notin ({values})",
+    "Exists": "{key}",
+    "DoesNotExist": "!{key}",
+}

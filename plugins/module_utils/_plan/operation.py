@@ -1,0 +1,62 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan is made of: writes, in order, and what the user is told about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One write. `verb` is create, patch or delete.
+
+    `body` is the object to create, or the merge patch; of Calico's kinds only `labels` and `spec`, as the rest depends
+    on the API group. `observed` is the object as it was read: a patch or a delete applies to that version only.
+    After an operation that `settles`, others may still act on what they knew before: what follows is planned anew.
+    """
+
+    verb: str
+    kind: str
+    name: str
+    namespace: str | None = None
+    body: dict = field(default_factory=dict)
+    observed: dict | None = None
+    settles: bool = False
+
+    def describe(self):
+        """The operation as modules return it."""
+        place = {"namespace": self.namespace} if self.namespace else {}
+        return {"verb": self.verb, "kind": self.kind, **place, "name": self.name}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that forbids every write: the object, its option and value, and what would be right."""
+
+    subject: str
+    option: str
+    value: object
+    message: str
+
+    def __str__(self):
+        return f"{self.subject}: {self.option}: {self.message}"
+
+    def describe(self):
+        """The problem as modules return it in `errors`."""
+        return {"object": self.subject, "field": self.option, "value": self.value, "message": self.message}
+
+
+@dataclass
+class Plan:
+    """`before` and `after` map the text that names an object to the object in the user's vocabulary, None where absent.
+
+    With problems there are no operations. `results` are a module's further return values.
+    """
+
+    operations: list = field(default_factory=list)
+    problems: list = field(default_factory=list)
+    warnings: list = field(default_factory=list)
+    before: dict = field(default_factory=dict)
+    after: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
