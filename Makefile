@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test lint unit integration e2e molecule bench cluster clean-cluster setup lock
+.PHONY: demo test lint unit integration e2e bench cluster clean-cluster setup lock
 
 demo: setup            ## the main job on a real cluster: from nothing to a pod in its range
 	$(PYTHON) tests/cluster up

@@ -4,8 +4,8 @@
 
 A change is applied to the block in memory at once, which decides its address, and stands in a queue until it is
 stored. One task per block writes: everything in the queue whose handle is stored goes into the next write together, so
-that a burst of 64 pods costs a handful of writes, not 64. What is written is the block as last stored with these changes
-and no others, because a block must never show an address whose handle does not exist yet.
+that a burst of 64 pods costs a handful of writes, not 64. What is written is the block as last stored with these
+changes and no others, because a block must never show an address whose handle does not exist yet.
 
 When a write fails, what is stored is not known: someone else may have changed the block, or the write took place and
 only its answer was lost. The block is then read again and the queue applied anew. An assignment whose handle already

@@ -53,7 +53,7 @@ def reported(module, run=None):
         library = (error.name or "kubernetes").split(".")[0]
         module.fail_json(msg=missing_required_lib(library), exception=traceback.format_exc())
     except (ApiError, Unreachable) as error:
-        origin = f" (from {run.client.origin})" if run and run.client and isinstance(error, ApiError) else ""
+        origin = f" (from {error.origin})" if isinstance(error, ApiError) else ""
         module.fail_json(msg=f"{error}{origin}", **(run.failure() if run else {}))
 
 

@@ -17,7 +17,8 @@ extends_documentation_fragment:
   - podnet.ipam._connection
 options:
   manifests:
-    description: The objects, in the order in which they are applied. Each needs C(apiVersion), C(kind) and C(metadata.name).
+    description:
+      - The objects, in the order in which they are applied. Each needs C(apiVersion), C(kind) and C(metadata.name).
     type: list
     elements: dict
     required: true
@@ -131,18 +132,15 @@ def main():
     problems = [problem for each in module.params["manifests"] for problem in manifests.problems(each)]
     if problems:
         module.fail_json(msg="; ".join(problems), operations=[])
-    outcomes = []
-    with _runner.reported(module):
+    progress = manifests.Progress()
+    with _runner.reported(module, progress):
         applier = manifests.Applier(open_connection(module.params), module.check_mode)
         for manifest in module.params["manifests"]:
-            outcomes.append(manifests.bring_about(applier, manifest, state, overwrite, seconds))
-    for outcome in outcomes:
+            progress.outcomes.append(manifests.bring_about(applier, manifest, state, overwrite, seconds))
+    for outcome in progress.outcomes:
         if outcome.guess:
             module.warn(outcome.guess)
-    result = manifests.result(outcomes)
-    if not module._diff:
-        del result["diff"]
-    module.exit_json(**result)
+    module.exit_json(**progress.result(with_diff=module._diff))
 
 
 if __name__ == "__main__":

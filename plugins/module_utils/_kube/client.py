@@ -66,7 +66,9 @@ class Reader:
                 return items
 
     def _request(self, method, path, query=None, body=None, content_type="application/json"):
-        """The answer. An error's `repeated` says that an earlier attempt failed, but may have been carried out."""
+        """The answer. Errors also say which server they came from (`origin`), and whether an earlier attempt failed
+        that may have been carried out all the same (`repeated`).
+        """
         pause = FIRST_PAUSE
         for attempt in range(ATTEMPTS):
             status, headers, answer = self._connection.request(method, path, query, body, content_type)
@@ -75,7 +77,7 @@ class Reader:
             retry_after = _seconds(headers.get("Retry-After"))
             if status not in _TRANSIENT or attempt == ATTEMPTS - 1:
                 error = api_error(method, path, status, answer, retry_after)
-                error.repeated = attempt > 0
+                error.origin, error.repeated = self._connection.origin, attempt > 0
                 raise error
             time.sleep(min(retry_after or pause, LONGEST_PAUSE))
             pause *= 2

@@ -45,8 +45,9 @@ class Connection:
     def request(self, method, path, query=None, body=None, content_type="application/json"):
         """(status, headers, decoded JSON or None). Unreachable when no answer came."""
         import urllib3
+        from urllib3.response import HTTPHeaderDict  # at the top of urllib3 only since its version 2
 
-        headers = urllib3.HTTPHeaderDict({"Accept": "application/json", **self._authorization()})
+        headers = HTTPHeaderDict({"Accept": "application/json", **self._authorization()})
         headers.extend(self._headers)
         data = None
         if body is not None:

@@ -22,7 +22,10 @@ _NOISE = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "gener
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one manifest. `before` is None when the object is new; `guess` says why `after` is not the server's word."""
+    """What became of one manifest. `before` is None when the object is new.
+
+    `guess` says why `after` is a prediction of ours and not the API server's word; usually it is empty.
+    """
 
     before: dict | None
     after: dict
@@ -45,18 +48,24 @@ def problems(manifest):
             yield f"{key} of manifest {manifest!r:.200} must be a text that is not empty"
 
 
-def result(outcomes):
-    """A module's result."""
-    changed = [outcome for outcome in outcomes if outcome.changed]
-    return {
-        "changed": bool(changed),
-        "resources": [outcome.after for outcome in outcomes],
-        "operations": [_describe(outcome) for outcome in changed],
-        "diff": {
+class Progress:
+    """The outcomes so far, and a module's result when that is all of them or when the next one failed."""
+
+    def __init__(self):
+        self.outcomes = []
+
+    def result(self, with_diff):
+        changed = [outcome for outcome in self.outcomes if outcome.changed]
+        diff = {
             "before": {title(each.after): presentable(each.before) for each in changed if each.before is not None},
             "after": {title(each.after): presentable(each.after) for each in changed},
-        },
-    }
+        }
+        resources = [outcome.after for outcome in self.outcomes]
+        return {**self.failure(), "resources": resources, **({"diff": diff} if with_diff else {})}
+
+    def failure(self):
+        operations = [_describe(outcome) for outcome in self.outcomes if outcome.changed]
+        return {"changed": bool(operations), "operations": operations}
 
 
 def _describe(outcome):
@@ -83,13 +92,14 @@ def bring_about(applier, manifest, state, overwrite, wait_seconds):
         if state == "patched" or not applier.dry_run:
             raise
         # What this object needs would be made earlier in the same run: its namespace, or its kind.
-        return Outcome(None, manifest, f"{title(manifest)} would be created; this could not be checked: {error.message}")
+        guess = f"{title(manifest)} would be created; this could not be checked: {error.message}"
+        return Outcome(None, manifest, guess)
     return Outcome(before, after if applier.dry_run else wait_until_ready(applier, path, after, wait_seconds))
 
 
 def _patch(applier, path, manifest, before):
     if before is None:
-        raise NotFound("PATCH", path, 404, "NotFound", f"{title(manifest)} does not exist")
+        raise applier.missing("PATCH", path, f"{title(manifest)} does not exist")
     return before if merged(before, manifest) == before else applier.merge(path, manifest)
 
 
@@ -109,7 +119,7 @@ class Applier(Writer):
         if prefix not in self._served:
             self._served[prefix] = {each["kind"]: each for each in _objects(self.get(prefix)["resources"])}
         if kind not in self._served[prefix]:
-            raise NotFound("GET", prefix, 404, "NotFound", f"{group_version} has no kind {kind}")
+            raise self.missing("GET", prefix, f"{group_version} has no kind {kind}")
         resource = self._served[prefix][kind]
         within = f"/namespaces/{metadata.get('namespace', 'default')}" if resource["namespaced"] else ""
         return f"{prefix}{within}/{resource['name']}/{metadata['name']}"
@@ -122,6 +132,12 @@ class Applier(Writer):
     def merge(self, path, manifest):
         """The object after a JSON merge patch. NotFound when there is none: unlike `apply`, this never creates one."""
         return self._request("PATCH", path, self._options, manifest, "application/merge-patch+json")
+
+    def missing(self, method, path, message):
+        """The error for what the API server did not have to be asked about."""
+        error = NotFound(method, path, 404, "NotFound", message)
+        error.origin = self.origin
+        return error
 
 
 def is_ours(obj):
@@ -140,7 +156,7 @@ def is_ready(obj):
 
 
 def wait_until_ready(client, path, obj, seconds):
-    """The object once it is ready. Unreachable when `seconds` were not enough for the part of the cluster that sees to it."""
+    """The object once it is ready. Unreachable when whatever makes it so has not done it after `seconds`."""
     give_up = time.monotonic() + seconds
     while not is_ready(obj):
         if time.monotonic() > give_up:

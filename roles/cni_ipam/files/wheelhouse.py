@@ -4,8 +4,8 @@
 
 An archive holds the plugin's wheel, the wheels of its locked dependencies, pip to install them with, and the
 requirements with all hashes: a node needs nothing but Python. Its name is the hash of all that goes into it, so what is
-in the cache is current. Everything is made beside its place and moved there when it is complete: an interrupted run
-leaves nothing half-made, and two runs at once do not disturb each other.
+in the cache is current. Everything is made beside its place and moved there when it is complete, so an interrupted run
+leaves nothing half-made. One run at a time makes something; others wait for it.
 
 Prints {"changed": bool, "archives": {platform: {"version": ..., "path": ...}}}. A platform is the node's Python and
 machine, such as 3.11-x86_64.
@@ -14,6 +14,7 @@ machine, such as 3.11-x86_64.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE_FOLDERS = ("agent", "plugins/module_utils/_core", "plugins/module_utils/_kube")
+SOURCE_SUFFIXES = (".py", ".pxd", ".c")
 SOURCE_FILES = ("setup.py", "pyproject.toml", "README.md", "requirements/build.txt")
 # The oldest glibc first; pip takes a wheel for any of them. Nothing older than 2.28 comes with Python 3.11.
 MANYLINUX = ("manylinux1", "manylinux2010", "manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_28")
@@ -79,7 +81,7 @@ class Builder:
         """The hash of all that the wheel is built from."""
         files = [self.collection / name for name in SOURCE_FILES]
         for folder in SOURCE_FOLDERS:
-            files += [f for f in (self.collection / folder).rglob("*") if f.is_file() and f.parent.name != "__pycache__"]
+            files += [file for file in (self.collection / folder).rglob("*") if file.suffix in SOURCE_SUFFIXES]
         named = ((str(file.relative_to(self.collection)), file.read_bytes()) for file in sorted(files))
         return digest(self.version, *(part for pair in named for part in pair))
 
@@ -87,7 +89,7 @@ class Builder:
         """The plugin's wheel."""
         folder = self.cache / f"wheel-{self._sources()}"
         if not folder.exists():
-            once(folder, self._build)
+            fill(folder, self._build)
         return next(folder.glob("*.whl"))
 
     def _build(self, target: Path) -> None:
@@ -111,7 +113,8 @@ class Builder:
         if not folder.exists():
             # pip judges markers by the Python that it runs on, not by the node's: without them it takes one wheel too
             # many rather than one too few.
-            unmarked = re.sub(r" ;[^\\\n]*", " ", re.sub(r"^\S+ ; sys_platform == 'win32'.*\n( .*\n)*", "", locked, flags=re.M))
+            for_unix = re.sub(r"^\S+ ; sys_platform == 'win32'.*\n( .*\n)*", "", locked, flags=re.MULTILINE)
+            unmarked = re.sub(r" ;[^\\\n]*", " ", for_unix)
             platforms = [f"--platform={each}_{machine}" for each in MANYLINUX]
 
             def download(target: Path) -> None:
@@ -123,7 +126,7 @@ class Builder:
                         f"--python-version={python}", "--dest", str(target), "--requirement", file.name,
                     )  # fmt: skip
 
-            once(folder, download)
+            fill(folder, download)
         return sorted(folder.glob("*.whl"))
 
     def _pip(self, *arguments: str) -> None:
@@ -131,7 +134,7 @@ class Builder:
         run([str(self._tools() / "bin/python"), "-m", "pip", *arguments], environment)
 
     def _tools(self) -> Path:
-        """A virtual environment with the locked build tools. It is not movable: its last file says that it is complete."""
+        """A virtual environment of the locked build tools. It cannot be moved; its last file says that it is whole."""
         locked = self._requirements("build")
         folder = self.cache / f"tools-{digest(locked.read_bytes(), sys.version)}"
         complete = folder / "complete"
@@ -145,17 +148,13 @@ class Builder:
         return self.collection / "requirements" / f"{name}.txt"
 
 
-def once(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make `folder` by `fill`, which gets a folder to fill. Whoever is first wins."""
+def fill(folder: Path, filler: Callable[[Path], None]) -> None:
+    """Make `folder` with what `filler` puts into the folder that it is called with."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         filled = Path(temporary, folder.name)
         filled.mkdir()
-        fill(filled)
-        try:
-            filled.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
+        filler(filled)
+        filled.rename(folder)
 
 
 def digest(*parts: str | bytes) -> str:
@@ -187,8 +186,11 @@ def main() -> None:
     missing = {platform: path for platform, path in archives.items() if not path.exists()}
     if missing and not options.check:
         builder.cache.mkdir(parents=True, exist_ok=True)
-        for platform, path in missing.items():
-            builder.make(platform, path)
+        with (builder.cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for platform, path in missing.items():
+                if not path.exists():
+                    builder.make(platform, path)
     made = {platform: {"version": path.stem, "path": str(path)} for platform, path in archives.items()}
     print(json.dumps({"changed": bool(missing), "archives": made}))
 

@@ -39,7 +39,7 @@ def test_a_host_with_a_token(cluster):
 
 def test_an_inline_kubeconfig_works_and_only_its_secrets_are_hidden(cluster, kubeconfig):
     kubeconfig["users"].append({"name": "other", "user": {"token": "another-secret"}})
-    result = cluster.run("ipam_info", environ={}, kubeconfig=kubeconfig)
+    result = cluster.run("ipam_info", environ={}, kubeconfig=kubeconfig, _ansible_inject_invocation=True)
     assert result["api_group"] == cluster.group
     shown = result["invocation"]["module_args"]["kubeconfig"]
     assert (
