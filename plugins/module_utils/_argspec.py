@@ -47,7 +47,7 @@ def create_module(options, **settings):
     such as the name of a user, are words that results may well contain.
     """
     spec = {**connection_options(), **options}
-    kubeconfig = _load_params().get("kubeconfig")
+    kubeconfig = (_load_params() or {}).get("kubeconfig")  # no parameters at all: a sanity test asks for the options
     if isinstance(kubeconfig, dict):
         spec["kubeconfig"]["no_log"] = True
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **settings)

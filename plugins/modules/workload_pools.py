@@ -198,6 +198,9 @@ def main():
             workloads=existing,
             pods={} if absent else observe.pods_of(client, existing),
             pools={} if absent else observe.pools(client, api),
+            namespaces=frozenset(
+                observe.named(client, "Namespace", workloads.namespaces_to_create_in(items, existing))
+            ),
         )
 
     _runner.run_plan(module, read, lambda observed: workloads.plan(items, absent, observed))

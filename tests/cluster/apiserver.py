@@ -147,7 +147,10 @@ class ControlPlane:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [*BOUND, binaries.find(name), *flags],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
 
     def _wait_until_ready(self) -> None:

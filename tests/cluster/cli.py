@@ -53,7 +53,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("archive", type=Path)
     one = add("binaries", show_binaries, "find or build programs and print their paths")
     one.add_argument(
-        "names", nargs="*", metavar="NAME", default=list(binaries.ENVTEST),
+        "names",
+        nargs="*",
+        metavar="NAME",
+        default=list(binaries.ENVTEST),
         help=f"of {', '.join(gobuild.PROGRAMS)} (default: {' '.join(binaries.ENVTEST)})",
     )
     add("apiserver", serve, "run a control plane without nodes until interrupted")

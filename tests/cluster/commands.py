@@ -34,7 +34,11 @@ def run_logged(
         out.write(f"$ {' '.join(map(str, command))}\n".encode())
         out.flush()
         process = subprocess.Popen(
-            [*BOUND, *command], cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT,
+            [*BOUND, *command],
+            cwd=cwd,
+            env=env,
+            stdout=out,
+            stderr=subprocess.STDOUT,
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
         )
         if stdin is not None:

@@ -43,8 +43,12 @@ class Engine:
         """Runs the engine's client, whatever its return code. ClusterError after `timeout` s."""
         try:
             return subprocess.run(
-                [self.name, *arguments], env=self.environment(), stdin=subprocess.DEVNULL,
-                capture_output=True, text=True, timeout=timeout,
+                [self.name, *arguments],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
             )
         except subprocess.TimeoutExpired:
             command = f"{self.name} {arguments[0]}"
@@ -86,7 +90,10 @@ def docker_answers() -> bool:
     try:
         done = subprocess.run(
             ["docker", "info", "--format", "{{.ServerVersion}}"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ANSWER_SECONDS,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_SECONDS,
         )
     except subprocess.TimeoutExpired:
         return False

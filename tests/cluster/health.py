@@ -93,9 +93,17 @@ def ask_api_server() -> tuple[str, dict[str, bool]]:
         return "there is no kubeconfig", {}
     try:
         done = subprocess.run(
-            [binaries.find("kubectl"), f"--kubeconfig={kubeconfig()}", "--request-timeout=5s",
-             "get", "nodes", "--output=json"],
-            capture_output=True, text=True, timeout=15,
+            [
+                binaries.find("kubectl"),
+                f"--kubeconfig={kubeconfig()}",
+                "--request-timeout=5s",
+                "get",
+                "nodes",
+                "--output=json",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=15,
         )
     except subprocess.TimeoutExpired:
         return "no answer within 15 s", {}

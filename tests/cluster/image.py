@@ -67,7 +67,9 @@ def pulled(engine: Engine, name: str) -> bool:
             return False
         with Step(f"pulling {name.partition('@')[0]}", 60) as step:
             run_logged(
-                ["timeout", str(PULL_SECONDS), engine.name, "pull", name], "node-pull", step,
+                ["timeout", str(PULL_SECONDS), engine.name, "pull", name],
+                "node-pull",
+                step,
                 env=engine.environment(),
             )
         return True

@@ -17,18 +17,20 @@ def inventory(engine: str, nodes: Iterable[str]) -> str:
     nodes = sorted(nodes)
     control_plane = [name for name in nodes if "control-plane" in name]
     workers = [name for name in nodes if name not in control_plane]
-    return "\n".join([
-        "k8s_nodes:",
-        "  vars:",
-        f"    ansible_connection: {CONNECTIONS[engine]}",
-        "    ansible_python_interpreter: /usr/bin/python3",
-        # Commands run as root in the containers, which have no sudo.
-        "    ansible_become: false",
-        "  children:",
-        *group("control_plane", control_plane),
-        *group("workers", workers),
-        "",
-    ])
+    return "\n".join(
+        [
+            "k8s_nodes:",
+            "  vars:",
+            f"    ansible_connection: {CONNECTIONS[engine]}",
+            "    ansible_python_interpreter: /usr/bin/python3",
+            # Commands run as root in the containers, which have no sudo.
+            "    ansible_become: false",
+            "  children:",
+            *group("control_plane", control_plane),
+            *group("workers", workers),
+            "",
+        ]
+    )
 
 
 def group(name: str, hosts: list[str]) -> list[str]:

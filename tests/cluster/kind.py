@@ -85,9 +85,23 @@ def create(chosen: Engine, image: NodeImage) -> None:
     program = binaries.find("kind")
     with Step(f"creating cluster {CLUSTER} with {chosen.name}", 60) as step:
         run_logged(
-            [program, "create", "cluster", "--name", CLUSTER, "--image", image.name,
-             "--kubeconfig", kubeconfig(), "--config", "-"],
-            "kind-create", step, env=chosen.environment(), stdin=config(image).encode(),
+            [
+                program,
+                "create",
+                "cluster",
+                "--name",
+                CLUSTER,
+                "--image",
+                image.name,
+                "--kubeconfig",
+                kubeconfig(),
+                "--config",
+                "-",
+            ],
+            "kind-create",
+            step,
+            env=chosen.environment(),
+            stdin=config(image).encode(),
         )
     if not image.local:
         with tempfile.TemporaryDirectory(dir=cache_folder("tmp")) as folder:
@@ -113,7 +127,9 @@ def load(archive: Path) -> None:
     with Step(f"loading {archive.name} into the nodes") as step:
         run_logged(
             [program, "load", "image-archive", archive, "--name", CLUSTER],
-            "kind-load", step, env=chosen.environment(),
+            "kind-load",
+            step,
+            env=chosen.environment(),
         )
 
 
@@ -135,7 +151,9 @@ def delete(chosen: Engine) -> None:
             chosen.run("kill", *containers)
             run_logged(
                 [program, "delete", "cluster", "--name", CLUSTER, "--kubeconfig", kubeconfig()],
-                "kind-delete", step, env=chosen.environment(),
+                "kind-delete",
+                step,
+                env=chosen.environment(),
             )
     remove_volumes(chosen)
     kubeconfig().unlink(missing_ok=True)

@@ -59,7 +59,8 @@ def preload(tree: Path, step: Step) -> None:
         (folder / "containerd.toml").write_text(TEMPORARY_CONTAINERD)
         run_logged(
             [*CONTAINED, "/bin/sh", "-ec", ENTER, tree, IMPORT],
-            "preload-images", step,
+            "preload-images",
+            step,
         )
     finally:
         shutil.rmtree(folder)

@@ -61,7 +61,8 @@ def apt_sources() -> list[Path]:
     """This machine's own apt sources for its release."""
     candidates = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     return [
-        path for path in candidates
+        path
+        for path in candidates
         if path.suffix in (".list", ".sources") and path.is_file() and suite() in path.read_text()
     ]
 
@@ -80,9 +81,18 @@ def debian_tar() -> Path:
     fresh = tar.with_name(f".{os.getpid()}.{tar.name}")
     with Step("installing Debian packages for the node image", 60) as step:
         run_logged(
-            [*CONTAINED, "mmdebstrap", "--variant=minbase", f"--include={','.join(packages(wanted))}",
-             suite(), fresh, *apt_sources()],
-            "node-debian", step, env=os.environ | {"TMPDIR": str(cache_folder("tmp"))},
+            [
+                *CONTAINED,
+                "mmdebstrap",
+                "--variant=minbase",
+                f"--include={','.join(packages(wanted))}",
+                suite(),
+                fresh,
+                *apt_sources(),
+            ],
+            "node-debian",
+            step,
+            env=os.environ | {"TMPDIR": str(cache_folder("tmp"))},
         )
     fresh.replace(tar)
     return tar
@@ -108,9 +118,7 @@ def build(engine: Engine, name: str) -> None:
 def import_tree(engine: Engine, tree: Path, name: str, step: Step) -> None:
     """Makes an image of a file tree. It gets its name last: what has the name is complete."""
     unfinished = f"{name}-unfinished"
-    run_logged(
-        ["bash", "-c", IMPORT, engine.name, tree, unfinished], "node-import", step, env=engine.environment()
-    )
+    run_logged(["bash", "-c", IMPORT, engine.name, tree, unfinished], "node-import", step, env=engine.environment())
     engine.output("tag", unfinished, name)
     engine.output("image", "rm", unfinished)
 

@@ -12,9 +12,7 @@ import re
 from .errors import ClusterError
 from .paths import SOURCES
 
-STOCK_NODE_IMAGE = (
-    "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
-)
+STOCK_NODE_IMAGE = "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
 
 GO_MODULES = {
     "kubernetes": "k8s.io/kubernetes",

@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cluster import (  # noqa: E402
+from cluster import (
     archive,
     binaries,
     cleanup,
@@ -31,7 +31,7 @@ from cluster import (  # noqa: E402
     rootfs,
     versions,
 )
-from cluster.errors import ClusterError  # noqa: E402
+from cluster.errors import ClusterError
 
 IMAGE = "localhost/podnet-node:one"
 HEALTHY = health.Observation(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ApiError(Exception):
-    """A request that the API server refused. `status` is the HTTP status, `reason` and `message` are its Status object's."""
+    """A request that the API server refused: HTTP `status`; `reason` and `message` of its Status object."""
 
     def __init__(self, method, path, status, reason, message, retry_after=None):
         super().__init__(f"{method} {path}: {status} {reason}: {message}")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from . import assignments
@@ -48,6 +49,6 @@ def _plan_one(item, absent, namespace, pools, outcome):
 
 
 def _repeated(items):
-    names = [item["name"] for item in items]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Problem(f"namespace {name}", "name", name, f"{name!r} is declared {names.count(name)} times")
+    counts = Counter(item["name"] for item in items)
+    for name in sorted(name for name, count in counts.items() if count > 1):
+        yield Problem(f"namespace {name}", "name", name, f"{name!r} is declared {counts[name]} times")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import Counter
 
 from .._core.pool import spec_problems
 from . import pool_view, ranges
@@ -62,10 +63,10 @@ def _own_problems(view):
 
 
 def _repeated_names(views):
-    names = [view["name"] for view in views]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    counts = Counter(view["name"] for view in views)
+    for name in sorted(name for name, count in counts.items() if count > 1):
         yield Problem(
-            f"pool {name}", "name", name, f"{name!r} is declared {names.count(name)} times; each name may stand once"
+            f"pool {name}", "name", name, f"{name!r} is declared {counts[name]} times; each name may stand once"
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+from collections import Counter
 from dataclasses import dataclass, field
 
 from . import assignments
@@ -32,16 +33,22 @@ KINDS = tuple(_TEMPLATES)
 class Observed:
     """`workloads` maps (kind, namespace, name) to objects, `pods` the same keys to the workload's pods.
 
-    `pools` maps names to IPPool objects.
+    `pools` maps names to IPPool objects, `namespaces` holds those of `namespaces_to_create_in` that exist.
     """
 
     workloads: dict
     pods: dict = field(default_factory=dict)
     pools: dict = field(default_factory=dict)
+    namespaces: frozenset = frozenset()
 
 
 def key(item):
     return item["kind"], item["namespace"], item["name"]
+
+
+def namespaces_to_create_in(items, existing):
+    """The namespaces of pods that have a definition and do not exist. `existing`: workloads by their key."""
+    return {item["namespace"] for item in items if item.get("definition") is not None and key(item) not in existing}
 
 
 def plan(items, absent, observed):
@@ -81,6 +88,7 @@ class _PlannedWorkload:
         self.assignment = assignments.wanted(item, absent)
         self.existing = observed.workloads.get(key(item))
         self.pods = observed.pods.get(key(item), ())
+        self.namespace_exists = self.namespace in observed.namespaces
 
     def add_to(self, outcome):
         outcome.problems += assignments.reference_problems(self.subject, self.assignment, self.pools)
@@ -116,6 +124,10 @@ class _PlannedWorkload:
         )
 
     def _add_creation(self, outcome):
+        if not self.namespace_exists:
+            message = f"namespace {self.namespace!r} does not exist"
+            outcome.problems.append(self._problem("namespace", self.namespace, message))
+            return
         manifest = copy.deepcopy(self.item["definition"])
         metadata = {**(manifest.get("metadata") or {}), "name": self.name, "namespace": self.namespace}
         given = metadata.get("annotations") or {}
@@ -225,7 +237,8 @@ def _shown(value):
 
 
 def _repeated(items):
-    keys = [key(item) for item in items]
-    for kind, namespace, name in sorted({each for each in keys if keys.count(each) > 1}):
-        count = keys.count((kind, namespace, name))
+    counts = Counter(key(item) for item in items)
+    for (kind, namespace, name), count in sorted(counts.items()):
+        if count == 1:
+            continue
         yield Problem(f"{kind} {namespace}/{name}", "name", name, f"it is declared {count} times")

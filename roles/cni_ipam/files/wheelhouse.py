@@ -34,6 +34,7 @@ SOURCE_FILES = ("setup.py", "pyproject.toml", "README.md", "requirements/build.t
 # The oldest glibc first; pip takes a wheel for any of them. Nothing older than 2.28 comes with Python 3.11.
 MANYLINUX = ("manylinux1", "manylinux2010", "manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_28")
 DIGITS = 16
+UNFINISHED = "unfinished-"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Builder:
         # Under a name without version, which the role can call.
         (wheels["pip.zip"],) = self._downloaded("pip", python, machine)
         own = f"podnet-ipam=={self.version} --hash=sha256:{hashlib.sha256(built.read_bytes()).hexdigest()}\n"
-        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.cache) as folder:
             requirements = Path(folder, "requirements.txt")
             requirements.write_text(self._requirements("node").read_text() + own)
             with tarfile.open(Path(folder, archive.name), "w") as tar:
@@ -93,7 +94,7 @@ class Builder:
         return next(folder.glob("*.whl"))
 
     def _build(self, target: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=self.cache) as name:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.cache) as name:
             # Building writes beside its sources, and an installed collection may be read-only.
             staged = Path(name)
             for folder in SOURCE_FOLDERS:
@@ -118,7 +119,7 @@ class Builder:
             platforms = [f"--platform={each}_{machine}" for each in MANYLINUX]
 
             def download(target: Path) -> None:
-                with tempfile.NamedTemporaryFile("w", dir=self.cache, suffix=".txt") as file:
+                with tempfile.NamedTemporaryFile("w", dir=target.parent) as file:
                     file.write(unmarked)
                     file.flush()
                     self._pip(
@@ -150,7 +151,7 @@ class Builder:
 
 def fill(folder: Path, filler: Callable[[Path], None]) -> None:
     """Make `folder` with what `filler` puts into the folder that it is called with."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.parent) as temporary:
         filled = Path(temporary, folder.name)
         filled.mkdir()
         filler(filled)
@@ -188,6 +189,8 @@ def main() -> None:
         builder.cache.mkdir(parents=True, exist_ok=True)
         with (builder.cache / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in builder.cache.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(left)
             for platform, path in missing.items():
                 if not path.exists():
                     builder.make(platform, path)

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +12,8 @@ from pathlib import Path
 import pytest
 from cluster.apiserver import ControlPlane
 from support.cluster_objects import GROUPS, READY_SECONDS, Objects, install
+from support.module_server import ModuleServer
 
-PACKAGE = "ansible_collections.podnet.ipam.plugins.modules"
 POD_CIDRS = "10.244.0.0/16,fd00:10:244::/56"
 KUBEADM_CONFIG = (
     f"apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nnetworking:\n  podSubnet: {POD_CIDRS}\n"
@@ -40,6 +37,7 @@ class Cluster:
     objects: Objects
     group: str
     folder: Path
+    server: ModuleServer
 
     def path(self, plural, name=None):
         """The path of one of Calico's collections or objects."""
@@ -137,18 +135,9 @@ class Cluster:
     def run(self, module, *, check=False, environ=None, **options):
         """The result of a module, as it prints it."""
         arguments = {**options, "_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": "/tmp"}
-        file = self.folder / "arguments.json"
-        file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
         environ = {"K8S_AUTH_KUBECONFIG": str(self.plane.kubeconfig)} if environ is None else environ
-        done = subprocess.run(
-            [sys.executable, "-m", f"{PACKAGE}.{module}", str(file)],
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **environ},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout, done.stderr
-        return json.loads(done.stdout)
+        environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **environ}
+        return self.server.run(module, arguments, environ, self.folder)
 
     def apply(self, module, **options):
         """A real run that check mode predicts exactly and without writing, and that a second run finds unchanged."""
@@ -201,9 +190,15 @@ def planes():
         yield plane
 
 
-def emptied(plane, group, folder):
+@pytest.fixture(scope="session")
+def server():
+    with ModuleServer() as server:
+        yield server
+
+
+def emptied(plane, group, folder, server):
     """A Cluster without pools, blocks and claims."""
-    cluster = Cluster(plane, Objects(plane), group, folder)
+    cluster = Cluster(plane, Objects(plane), group, folder, server)
     for plural in ("ippools", "ipamblocks", "blockaffinities"):
         for name in cluster.objects.names(cluster.path(plural)):
             cluster.objects.delete(cluster.path(plural, name))
@@ -211,19 +206,19 @@ def emptied(plane, group, folder):
 
 
 @pytest.fixture
-def cluster(planes, tmp_path):
+def cluster(planes, tmp_path, server):
     """A cluster with Calico's kinds in the usual group."""
-    return emptied(planes("v1"), GROUPS["v1"], tmp_path)
+    return emptied(planes("v1"), GROUPS["v1"], tmp_path, server)
 
 
 @pytest.fixture(params=list(GROUPS))
-def either_cluster(request, planes, tmp_path):
+def either_cluster(request, planes, tmp_path, server):
     """A cluster with Calico's kinds in the one and in the other group."""
-    return emptied(planes(request.param), GROUPS[request.param], tmp_path)
+    return emptied(planes(request.param), GROUPS[request.param], tmp_path, server)
 
 
 @pytest.fixture
-def empty_cluster(planes, tmp_path):
+def empty_cluster(planes, tmp_path, server):
     """A cluster that serves none of Calico's kinds."""
     plane = planes("empty")
-    return Cluster(plane, Objects(plane), "", tmp_path)
+    return Cluster(plane, Objects(plane), "", tmp_path, server)

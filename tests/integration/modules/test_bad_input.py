@@ -173,3 +173,18 @@ def test_a_definition_with_a_malformed_annotation(cluster):
     result = cluster.refused("workload_pools", workloads=[item])
     assert problems(result) == [("Pod default/bare", "definition", "one")]
     assert f"annotation {V4} is 'one', which is not a JSON list of strings" in result["msg"]
+
+
+def test_a_pod_to_create_in_a_namespace_that_does_not_exist(cluster):
+    item = {"kind": "Pod", "namespace": "nowhere", "name": "bare", "definition": {"spec": {}}}
+    result = cluster.refused("workload_pools", workloads=[item])
+    assert problems(result) == [("Pod nowhere/bare", "namespace", "nowhere")]
+
+
+def test_a_workload_declared_twice(cluster):
+    namespace = cluster.create_namespace()
+    cluster.create_workload("Deployment", namespace, "web")
+    item = {"kind": "Deployment", "namespace": namespace, "name": "web", "ipv4_pools": []}
+    assert problems(cluster.refused("workload_pools", workloads=[item, item])) == [
+        (f"Deployment {namespace}/web", "name", "web")
+    ]

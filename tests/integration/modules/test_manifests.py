@@ -29,9 +29,7 @@ def stored(cluster, namespace):
 
 def test_an_object_is_created_once(cluster, namespace, stored):
     result = cluster.apply("manifests", manifests=[settings(namespace, {"a": "1"})])
-    assert result["operations"] == [
-        {"verb": "create", "kind": "ConfigMap", "namespace": namespace, "name": "settings"}
-    ]
+    assert result["operations"] == [{"verb": "create", "kind": "ConfigMap", "namespace": namespace, "name": "settings"}]
     assert result["diff"]["after"][f"ConfigMap {namespace}/settings"]["data"] == {"a": "1"}
     assert stored()["data"] == {"a": "1"}
 

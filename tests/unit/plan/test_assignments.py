@@ -109,7 +109,7 @@ def test_finished_leaving_and_host_network_pods_are_never_stale():
 def test_a_definition_is_not_changed_by_planning():
     definition = {"metadata": {"annotations": {"own": "kept"}}, "spec": {}}
     item = {"kind": "Pod", "namespace": "n", "name": "p", "ipv4_pools": ["a"], "definition": definition}
-    [operation] = workloads.plan([item], False, workloads.Observed({}, pools=POOLS)).operations
+    [operation] = workloads.plan([item], False, workloads.Observed({}, pools=POOLS, namespaces={"n"})).operations
     assert operation.body["metadata"] == {"name": "p", "namespace": "n", "annotations": {"own": "kept", V4: '["a"]'}}
     assert definition == {"metadata": {"annotations": {"own": "kept"}}, "spec": {}}
 
@@ -117,5 +117,5 @@ def test_a_definition_is_not_changed_by_planning():
 def test_pools_named_in_a_definition_count_as_well():
     definition = {"metadata": {"annotations": {V6: '["gone"]'}}, "spec": {}}
     item = {"kind": "Pod", "namespace": "n", "name": "p", "definition": definition}
-    [problem] = workloads.plan([item], False, workloads.Observed({}, pools=POOLS)).problems
+    [problem] = workloads.plan([item], False, workloads.Observed({}, pools=POOLS, namespaces={"n"})).problems
     assert (problem.option, problem.value) == ("definition", "gone")
