@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test lint unit integration e2e bench cluster clean-cluster setup lock
+.PHONY: demo test lint unit integration e2e molecule bench cluster clean-cluster setup lock
 
 demo: setup            ## the main job on a real cluster: from nothing to a pod in its range
 	$(PYTHON) tests/cluster up
@@ -12,10 +12,12 @@ demo: setup            ## the main job on a real cluster: from nothing to a pod 
 test: setup lint       ## all tests
 	$(PYTHON) tests/cluster up
 	$(PYTHON) -m pytest
+	molecule test --destroy never
 
 lint: setup            ## style and conventions
 	ruff check .
 	ruff format --check .
+	ansible-lint --offline --profile production roles playbooks extensions
 
 unit: setup            ## tests without a cluster
 	$(PYTHON) -m pytest tests/unit
@@ -26,6 +28,9 @@ integration: setup     ## tests against an API server without nodes
 e2e: setup             ## user stories on the kind cluster
 	$(PYTHON) tests/cluster up
 	$(PYTHON) -m pytest tests/e2e
+
+molecule: setup        ## the role on the kind cluster, by Molecule
+	molecule test --destroy never
 
 bench: setup           ## figures, with the peers beside them
 	$(PYTHON) tests/bench
@@ -40,7 +45,7 @@ setup:
 	@tests/bootstrap
 
 lock: setup            ## new versions of everything in requirements/
-	for name in build node dev; do \
+	for name in build node pip dev; do \
 	    uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header \
 	        requirements/$$name.in --output-file requirements/$$name.txt; \
 	done

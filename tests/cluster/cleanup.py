@@ -34,9 +34,9 @@ def clean() -> None:
 
 def remove_network(chosen: Engine) -> None:
     """Removes kind's network, unless containers of another kind cluster are on it."""
-    if chosen.run("network", "inspect", NETWORK).returncode == 0:
-        if chosen.run("network", "rm", NETWORK).returncode:
-            say(f"network {NETWORK} is in use by other containers and stays")
+    there = chosen.run("network", "inspect", NETWORK).returncode == 0
+    if there and chosen.run("network", "rm", NETWORK).returncode:
+        say(f"network {NETWORK} is in use by other containers and stays")
 
 
 def remove_old_images(chosen: Engine) -> None:

@@ -78,6 +78,7 @@ class Story:
     def play_quietly(self, playbook: Path, *arguments: str) -> dict:
         """Run a playbook. What happened: `tasks` that changed something, as (host, task, result), and `stats`."""
         command = [BIN / "ansible-playbook", "--inventory", self.inventory, playbook, *arguments]
+        print(f"... ansible-playbook {' '.join((playbook.name, *arguments))} (about half a minute)", flush=True)
         environment = self.environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:

@@ -60,7 +60,7 @@ def test_a_version_is_read_from_a_block_and_from_a_single_require_line():
 
 
 def test_a_module_that_is_not_required_is_an_error_by_name():
-    with pytest.raises(ClusterError, match="a.test/y"):
+    with pytest.raises(ClusterError, match=r"a\.test/y"):
         versions.required_version("require a.test/x v1.2.3\n", "a.test/y")
 
 
