@@ -22,7 +22,8 @@ from cluster.apiserver import ControlPlane
 from podnet_ipam._kube.calico import V1
 from support.plane import SHIM, AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
 
-SERIAL = 200
+SERIAL = 100
+PAUSE = 50  # milliseconds after each call: twenty pods per second, more than a node starts
 PARALLEL = 16
 BURST = 192
 PEER = "host-local"
@@ -42,7 +43,7 @@ async def _report(folder: Path, plane: ControlPlane) -> None:
     }
     async with client_of(plane, folder) as client:
         await install_definitions(client)
-        await create_pool(client, "bench", "10.0.0.0/16", blockSize=24)
+        await create_pool(client, "bench", "10.0.0.0/16", blockSize=26)
     node = AgentNode("bench", folder, json_kubeconfig(plane, folder / "agent.json"))
     await node.start()
     environment = {**os.environ, "PODNET_IPAM_SOCKET": str(node.socket)}
@@ -67,30 +68,30 @@ async def _report(folder: Path, plane: ControlPlane) -> None:
 
 
 def _print(rows: dict[str, tuple[float, float, float]]) -> None:
-    print("Plugin: one process per call, milliseconds (medians)")
-    print(f"{'':34}{'ADD':>8}{'DEL':>8}{f'ADD/s, {PARALLEL} at once':>20}{'compared with ' + PEER:>36}")
+    print(f"Plugin: one process per call; ms of a call, {PAUSE} ms apart (medians), and ADD/s with {PARALLEL} at once")
+    print(f"{'':34}{'ADD':>8}{'DEL':>8}{'ADD/s':>8}{'compared with ' + PEER:>36}")
     for name, (add, delete, rate) in rows.items():
         ratios = (rows[PEER][0] / add, rows[PEER][1] / delete, rate / rows[PEER][2])
         compared = "ADD {:.1f}x, DEL {:.1f}x, rate {:.1f}x".format(*ratios) if "podnet" in name else ""
-        print(f"{name:<34}{add:>8.2f}{delete:>8.2f}{rate:>20.0f}{compared:>36}")
+        print(f"{name:<34}{add:>8.2f}{delete:>8.2f}{rate:>8.0f}{compared:>36}")
 
 
 def _measure(spawn: Path, program: Path, config: Path, environment: dict) -> tuple[float, float, float]:
     """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again."""
 
-    def run(command: str, first: int, count: int, parallel: int) -> list[int]:
-        arguments = [spawn, command, str(first), str(count), str(parallel), config, program]
+    def run(command: str, count: int, parallel: int, pause: int = 0) -> list[int]:
+        arguments = [spawn, command, "0", str(count), str(parallel), str(pause), config, program]
         done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
         return [int(line) for line in done.stdout.split()]
 
-    run("ADD", 0, 5, 1)
-    run("DEL", 0, 5, 1)
-    add = statistics.median(run("ADD", 0, SERIAL, 1)) / 1e6
-    delete = statistics.median(run("DEL", 0, SERIAL, 1)) / 1e6
+    run("ADD", 5, 1)
+    run("DEL", 5, 1)
+    add = statistics.median(run("ADD", SERIAL, 1, PAUSE)) / 1e6
+    delete = statistics.median(run("DEL", SERIAL, 1, PAUSE)) / 1e6
     started = time.perf_counter()
-    run("ADD", 0, BURST, PARALLEL)
+    run("ADD", BURST, PARALLEL)
     rate = BURST / (time.perf_counter() - started)
-    run("DEL", 0, BURST, PARALLEL)
+    run("DEL", BURST, PARALLEL)
     return add, delete, rate
 
 

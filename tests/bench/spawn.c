@@ -2,10 +2,10 @@
  *
  * Run a CNI plugin many times and print how long each run took, in nanoseconds, one per line.
  *
- *     spawn COMMAND FIRST COUNT PARALLEL CONFIG PROGRAM
+ *     spawn COMMAND FIRST COUNT PARALLEL PAUSE CONFIG PROGRAM
  *
  * COMMAND is ADD or DEL, for the containers bench-FIRST .. ; CONFIG is the file on standard input; PARALLEL runs go on
- * at once. A program of its own, since starting a process from Python costs more than what is measured.
+ * at once, each followed by PAUSE milliseconds. A program of its own, since starting a process from Python costs more than what is measured.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -69,15 +69,16 @@ static void start(struct run *run, const char *command, int number, const char *
 
 int main(int argc, char **argv)
 {
-    if (argc != 7 || atoi(argv[4]) > MOST_PARALLEL) {
-        fprintf(stderr, "usage: spawn COMMAND FIRST COUNT PARALLEL CONFIG PROGRAM (PARALLEL <= %d)\n", MOST_PARALLEL);
+    if (argc != 8 || atoi(argv[4]) > MOST_PARALLEL) {
+        fprintf(stderr, "usage: spawn COMMAND FIRST COUNT PARALLEL PAUSE CONFIG PROGRAM (PARALLEL <= %d)\n",
+                MOST_PARALLEL);
         return 2;
     }
     int first = atoi(argv[2]), count = atoi(argv[3]), parallel = atoi(argv[4]);
     struct run runs[MOST_PARALLEL];
     int started = 0, running = 0;
     for (int slot = 0; slot < parallel && started < count; slot++, running++)
-        start(&runs[slot], argv[1], first + started++, argv[5], argv[6]);
+        start(&runs[slot], argv[1], first + started++, argv[6], argv[7]);
     while (running > 0) {
         int status, slot = 0;
         pid_t pid = waitpid(-1, &status, 0);
@@ -85,12 +86,13 @@ int main(int argc, char **argv)
         while (runs[slot].pid != pid)
             slot++;
         if (status != 0) {
-            fprintf(stderr, "%s: %s failed with status %d\n", argv[6], argv[1], status);
+            fprintf(stderr, "%s: %s failed with status %d\n", argv[7], argv[1], status);
             return 1;
         }
         printf("%lld\n", ended - runs[slot].started);
+        usleep(1000 * atoi(argv[5]));
         if (started < count)
-            start(&runs[slot], argv[1], first + started++, argv[5], argv[6]);
+            start(&runs[slot], argv[1], first + started++, argv[6], argv[7]);
         else {
             runs[slot].pid = 0;
             running--;
