@@ -12,6 +12,7 @@ demo: setup            ## the main job on a real cluster: from nothing to a pod 
 test: setup lint       ## all tests
 	$(PYTHON) tests/cluster up
 	$(PYTHON) -m pytest
+	molecule reset
 	molecule test --destroy never
 
 lint: setup            ## style and conventions
@@ -30,6 +31,7 @@ e2e: setup             ## user stories on the kind cluster
 	$(PYTHON) -m pytest tests/e2e
 
 molecule: setup        ## the role on the kind cluster, by Molecule
+	molecule reset
 	molecule test --destroy never
 
 bench: setup           ## figures, with the peers beside them

@@ -36,8 +36,8 @@ class Credentials:
 def read_kubeconfig(path: Path) -> Credentials:
     """The current context of a kubeconfig written as JSON (every JSON document is YAML, so kubectl reads it, too).
 
-    Understood are a server, a CA, and a token or a client certificate, each as data or as a file. ValueError names
-    what is missing.
+    Understood are a server, a CA as data or as a file, and a token or the files of a client certificate. ValueError
+    names what is missing.
     """
     try:
         config = json.loads(path.read_text())

@@ -3,7 +3,7 @@
 """Blocks in memory, kept at the API server by compare-and-swap.
 
 A change is applied to the block in memory at once, which decides its address, and stands in a queue until it is
-stored. One task per block writes: everything in the queue whose handle is stored goes into the next write together, so
+stored. One task per block writes: everything in the queue that may be stored goes into the next write together, so
 that a burst of 64 pods costs a handful of writes, not 64. What is written is the block as last stored with these
 changes and no others, because a block must never show an address whose handle does not exist yet.
 
@@ -37,14 +37,15 @@ class BlockUnusableError(Exception):
 class Change:
     """An assignment or a release on its way to the API server.
 
-    `done` is set when it is stored, with the ordinals that it concerns; `handle_stored` is what an assignment has to
-    wait for. Once `answered`, the runtime knows the address and it can no longer be exchanged for another.
+    `done` is set when it is stored, with the ordinals that it concerns. It is not stored before `after` is done: for an
+    assignment, the writing of its handle. Once `answered`, the runtime knows the address and it can no longer be
+    exchanged for another.
     """
 
-    def __init__(self, handle: str, secondary: dict[str, str] | None, handle_stored: asyncio.Future | None = None):
+    def __init__(self, handle: str, secondary: dict[str, str] | None, after: asyncio.Future | None = None):
         self.handle = handle
         self.secondary = secondary
-        self.handle_stored = handle_stored
+        self.after = after
         self.ordinals: list[int] = []
         self.answered = False
         self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
@@ -57,7 +58,7 @@ class Change:
 
     @property
     def ready(self) -> bool:
-        return self.handle_stored is None or self.handle_stored.done()
+        return self.after is None or self.after.done()
 
     def settle(self, error: Exception | None = None) -> None:
         if self.done.done():
@@ -124,21 +125,21 @@ class BlockKeeper:
         """Reservations or pools changed."""
         self._block.reserve(self._reserved(self.cidr))
 
-    def assign(self, handle: str, secondary: dict[str, str], handle_stored: asyncio.Future) -> Change:
+    def assign(self, handle: str, secondary: dict[str, str], after: asyncio.Future) -> Change:
         """Allocate an address that was promised. The change's `done` raises BlockUnusableError when it got lost."""
         self.promised -= 1
-        return self._enqueue(Change(handle, secondary, handle_stored))
+        return self._enqueue(Change(handle, secondary, after))
 
-    def restore(self, ordinal: int, handle: str, secondary: dict[str, str], handle_stored: asyncio.Future) -> Change:
+    def restore(self, ordinal: int, handle: str, secondary: dict[str, str], after: asyncio.Future) -> Change:
         """Allocate the very address that an earlier run gave out, and could not store."""
-        change = Change(handle, secondary, handle_stored)
+        change = Change(handle, secondary, after)
         change.ordinals = [ordinal]
         change.answered = True
         return self._enqueue(change)
 
-    def release(self, handle: str) -> Change:
+    def release(self, handle: str, after: asyncio.Future | None = None) -> Change:
         """Free all that `handle` holds here; `done` gives the ordinals, [] when it held none."""
-        return self._enqueue(Change(handle, None))
+        return self._enqueue(Change(handle, None, after))
 
     def _enqueue(self, change: Change) -> Change:
         if self._perform(change):
@@ -214,7 +215,7 @@ class BlockKeeper:
     async def _next_batch(self) -> tuple[list[Change], Block]:
         """What of the queue may be stored now, at least one change, and the block with it.
 
-        That is every change whose handle is stored, unless an earlier change of the same handle has to wait: a release
+        That is every change that is ready, unless an earlier change of the same handle has to wait: a release
         never overtakes the assignment that it takes back. A batch that would leave the block empty, and so free to be
         given away, waits for the assignments that are answered already.
         """
@@ -222,11 +223,11 @@ class BlockKeeper:
             batch, waiting = self._split_queue()
             if batch:
                 block = self._with_changes(batch)
-                answered = [change.handle_stored for change in waiting if change.answered]
+                answered = [change.after for change in waiting if change.answered]
                 if block.allocated or not answered:
                     return batch, block
             else:
-                answered = [change.handle_stored for change in waiting if not change.ready]
+                answered = [change.after for change in waiting if not change.ready]
             await asyncio.wait(answered, return_when=asyncio.FIRST_COMPLETED)
 
     def _split_queue(self) -> tuple[list[Change], list[Change]]:

@@ -39,6 +39,8 @@ from .store import RELEASED, Row, Store, StoreError
 MOST_TRIES = 10
 # A kubelet gives up on a pod after two minutes; an answer that says why comes well before that.
 WRITE_SECONDS = 15.0
+# What is answered already can wait a moment: a burst of pods is answered first, and then shares its writes.
+GATHER_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +125,11 @@ class Ipam:
             cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
             if not cidrs:
                 return ()
-            changes = [keeper.release(handle) for keeper in await self._keepers_of(cidrs)]
+            keepers = await self._keepers_of(cidrs)
+            recorded = held is not None and self._record(self._store.release, handle)
+            gathered = asyncio.ensure_future(asyncio.sleep(GATHER_SECONDS)) if recorded else None
+            changes = [keeper.release(handle, gathered) for keeper in keepers]
             mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
-            recorded = self._record(self._store.release, handle) and held is not None
             if not recorded:
                 await self._in_time([mirrored], f"handle {handle}")
             self._held.pop(handle, None)
@@ -143,7 +147,8 @@ class Ipam:
             raise
         local_first = self._may_answer_first(handle, keepers)
         cidrs = [keeper.cidr for keeper in keepers]
-        stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs))
+        pause = GATHER_SECONDS if local_first else 0
+        stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), pause)
         changes = [keeper.assign(handle, secondary, stored) for keeper in keepers]
         recorded = self._hold(handle, keepers, changes, secondary)
         if local_first and recorded:
@@ -199,11 +204,12 @@ class Ipam:
         await self._handles.remove(handle, cidrs)
         self._record(self._store.forget, handle)
 
-    def _mirror(self, handle: str, write: Callable[[], Awaitable[None]]) -> asyncio.Task:
-        """Carry out `write` after what the handle has under way, again and again until it succeeds."""
+    def _mirror(self, handle: str, write: Callable[[], Awaitable[None]], pause: float = 0) -> asyncio.Task:
+        """Carry out `write`, `pause` seconds from now and after what the handle has under way, until it succeeds."""
         before = self._mirroring.get(handle)
 
         async def persist() -> None:
+            await asyncio.sleep(pause)
             if before is not None:
                 await asyncio.wait({before})
             backoff = Backoff()

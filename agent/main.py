@@ -124,21 +124,23 @@ async def serve(config: AgentConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     client = Client(read_kubeconfig(config.kubeconfig))
-    agent = Agent(config, client)
-    listener = await agent.listen()
-    # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for this unit.
-    notify("READY=1", "STATUS=learning the cluster's state")
-    work = asyncio.create_task(agent.work())
-    stop = asyncio.create_task(stopped.wait())
-    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-    notify("STOPPING=1")
-    listener.close()
-    if work.done():
-        await work
-    await agent.finish()
-    work.cancel()
-    await asyncio.wait({work})
-    await client.close()
+    try:
+        agent = Agent(config, client)
+        listener = await agent.listen()
+        # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for it.
+        notify("READY=1", "STATUS=learning the cluster's state")
+        work = asyncio.create_task(agent.work())
+        stop = asyncio.create_task(stopped.wait())
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        notify("STOPPING=1")
+        listener.close()
+        if work.done():
+            await work
+        await agent.finish()
+        work.cancel()
+        await asyncio.wait({work})
+    finally:
+        await client.close()
 
 
 def main() -> None:

@@ -40,7 +40,12 @@ class Store:
     """Rows by handle. StoreError from any method means that nothing of that call was recorded."""
 
     def __init__(self, path: Path):
-        """Open the file, or make it. A damaged one is moved aside and reported: the API server knows nearly all."""
+        """Open the file, or make it. A damaged one is moved aside and reported: the API server knows nearly all.
+
+        OSError when the folder does not exist or cannot be written.
+        """
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"the store {path} cannot be made: its folder does not exist")
         self._path = path
         try:
             self._connection = self._open()

@@ -251,12 +251,11 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
         "print('started', flush=True)\n"
         "time.sleep(600)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout.readline() == "started\n"
-    while not lifetime.processes_with_argument("61.25"):
-        time.sleep(0.01)
-    parent.kill()
-    parent.wait()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "started\n"
+        while not lifetime.processes_with_argument("61.25"):
+            time.sleep(0.01)
+        parent.kill()
     while lifetime.processes_in_folder(tmp_path):
         time.sleep(0.01)
 
