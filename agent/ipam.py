@@ -281,7 +281,8 @@ class Ipam:
             raise CniError(EXHAUSTED, f"{asked} has {owned} full blocks of them, and autoAllocateBlocks is off")
         if owned >= config.blocks_per_node:
             raise CniError(
-                EXHAUSTED, f"{asked} has {owned} full blocks of them, the limit (maxBlocksPerHost) being {owned}"
+                EXHAUSTED,
+                f"{asked} has {owned} full blocks of them, the limit (maxBlocksPerHost) being {config.blocks_per_node}",
             )
         for pool in choice.pools:
             block = await self._claims.claim(pool)

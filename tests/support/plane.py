@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 from cluster.apiserver import ControlPlane
+from cluster.lifetime import BOUND
 from podnet_ipam._kube.calico import V1, CalicoApi
 from podnet_ipam._kube.errors import NotFound
 from podnet_ipam.agent.api import Client, read_kubeconfig
@@ -137,7 +138,7 @@ class AgentNode:
 
     async def start(self) -> AgentNode:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([AGENT, "--config", self._config], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*BOUND, AGENT, "--config", self._config], stdout=log, stderr=log)
         async with asyncio.timeout(READY_SECONDS):
             while "ready: node" not in self.log.read_text():
                 assert self._process.poll() is None, self.log.read_text()
