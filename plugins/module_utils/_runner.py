@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import missing_required_lib
 
@@ -22,12 +23,19 @@ from ._plan import ranges
 
 ROUNDS = 10
 PAUSE = 0.5  # seconds: between two rounds, and for nodes to notice that a pool was disabled, as in Calico
+AT_ONCE = 8  # writes; more do not get through an API server any faster
 
 
-def run_plan(module, read, make_plan):
+class Unfinished(Exception):
+    """What was planned is done, but not what it was for. The text is the module's message."""
+
+
+def run_plan(module, read, make_plan, finish=None):
     """Bring the cluster to what `make_plan` wants, and exit.
 
-    `read(client, api)` returns what `make_plan` needs to compute a Plan; `api` is V1, V3 or None.
+    `read(client, api, pools)` returns what `make_plan` needs to compute a Plan; `api` is V1, V3 or None, `pools` the
+    cluster's IPPools by name. `finish(client, results)` follows when a plan was carried out; it may change the results
+    that the module returns, and raise Unfinished.
     """
     if ranges.NETADDR_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("netaddr"), exception=ranges.NETADDR_IMPORT_ERROR)
@@ -35,6 +43,8 @@ def run_plan(module, read, make_plan):
     with reported(module, run):
         run.client = connect(module)
         run.to_the_end(read, make_plan)
+        if finish and not module.check_mode:
+            finish(run.client, run.results)
     run.exit()
 
 
@@ -52,7 +62,7 @@ def reported(module, run=None):
     except ImportError as error:
         library = (error.name or "kubernetes").split(".")[0]
         module.fail_json(msg=missing_required_lib(library), exception=traceback.format_exc())
-    except (ApiError, Unreachable) as error:
+    except (ApiError, Unreachable, Unfinished) as error:
         origin = f" (from {error.origin})" if isinstance(error, ApiError) else ""
         module.fail_json(msg=f"{error}{origin}", **(run.failure() if run else {}))
 
@@ -65,13 +75,18 @@ class _Run:
         self.client = None
         self.done = []
         self._first = self._last = None
-        self._current = None
+        self._failed, self._left = None, []
         self._stored = {}
+
+    @property
+    def results(self):
+        """The module's further return values, as the first plan has them: later rounds only finish it."""
+        return self._first.results
 
     def to_the_end(self, read, make_plan):
         for attempt in range(ROUNDS):
-            api = observe.calico_api(self.client)
-            self._plan(make_plan(read(self.client, api)))
+            api, pools = observe.pools(self.client)
+            self._plan(make_plan(read(self.client, api, pools)))
             if self.module.check_mode:
                 return
             try:
@@ -84,7 +99,8 @@ class _Run:
         raise AssertionError("not reached: a plan without a settling operation is applied to its end")
 
     def _plan(self, plan):
-        self._first, self._last, self._stored = self._first or plan, plan, {}
+        self._first, self._last = self._first or plan, plan
+        self._failed, self._left, self._stored = None, [], {}
         if plan.problems:
             self.module.fail_json(
                 msg="; ".join(str(problem) for problem in plan.problems),
@@ -94,21 +110,49 @@ class _Run:
 
     def _apply(self, api):
         """Whether all of the plan was applied; False when the rest has to be planned anew."""
-        settling = False
-        for operation in self._last.operations:
-            if settling and not operation.settles:
+        groups = list(_groups(self._last.operations))
+        for position, group in enumerate(groups):
+            if position and groups[position - 1][0].settles and not group[0].settles:
                 return False
-            identity = operation.kind, operation.namespace, operation.name
-            self._current = operation
-            self._stored[identity] = apply(operation, self._stored.get(identity, operation.observed), self.client, api)
-            self._current = None
-            self.done.append(operation)
-            settling = operation.settles
+            later = [operation for rest in groups[position + 1 :] for operation in rest]
+            self._apply_group(group, api, later)
         return True
+
+    def _apply_group(self, group, api, later):
+        """Carry out operations that do not depend on each other. The first one that fails is the one reported."""
+        if len(group) == 1:
+            outcomes = [self._attempt(group[0], api)]
+        else:
+            stop = []
+            with ThreadPoolExecutor(AT_ONCE) as executor:
+                outcomes = list(executor.map(lambda operation: self._attempt(operation, api, stop), group))
+        self.done += [operation for operation, outcome in zip(group, outcomes) if outcome is _DONE]
+        errors = [(operation, outcome) for operation, outcome in zip(group, outcomes) if isinstance(outcome, Exception)]
+        if errors:
+            self._failed, error = errors[0]
+            unfinished = [operation for operation, outcome in zip(group, outcomes) if outcome is not _DONE]
+            self._left = [operation for operation in unfinished + later if operation is not self._failed]
+            raise error
+
+    def _attempt(self, operation, api, stop=None):
+        """_DONE, the error, or _LEFT when another one has failed already, which `stop` tells."""
+        if stop:
+            return _LEFT
+        identity = _identity(operation)
+        try:
+            self._stored[identity] = apply(operation, self._stored.get(identity, operation.observed), self.client, api)
+        except (ApiError, Unreachable) as error:
+            if stop is not None:
+                stop.append(error)
+            return error
+        return _DONE
 
     def failure(self):
         """What a failed module returns beside its message."""
-        failed = {"failed_operation": self._current.describe()} if self._current else {}
+        failed = {}
+        if self._failed:
+            left = [operation.describe() for operation in self._left]
+            failed = {"failed_operation": self._failed.describe(), "operations_left": left}
         return {"operations": [operation.describe() for operation in self.done], "changed": bool(self.done), **failed}
 
     def exit(self):
@@ -123,7 +167,7 @@ class _Run:
             "operations": [operation.describe() for operation in operations],
             "before": [before[name] for name in names if before.get(name) is not None],
             "after": [after[name] for name in names if after.get(name) is not None],
-            **self._first.results,
+            **self.results,
         }
         if self.module._diff:
             result["diff"] = {
@@ -131,3 +175,25 @@ class _Run:
                 "after": {name: after[name] for name in changed if after.get(name) is not None},
             }
         self.module.exit_json(**result)
+
+
+_DONE, _LEFT = "done", "left"
+
+
+def _identity(operation):
+    return operation.kind, operation.namespace, operation.name
+
+
+def _groups(operations):
+    """Runs of operations that may be carried out at the same time: one verb, one kind, no object twice."""
+    group, objects, alike = [], set(), None
+    for operation in operations:
+        key = operation.verb, operation.kind, operation.settles
+        if group and (key != alike or _identity(operation) in objects):
+            yield group
+            group, objects = [], set()
+        group.append(operation)
+        objects.add(_identity(operation))
+        alike = key
+    if group:
+        yield group

@@ -249,8 +249,7 @@ def main():
     module = _argspec.create_module(OPTIONS)
     desired = pools.desired(module.params)
 
-    def read(client, api):
-        existing = observe.pools(client, api)
+    def read(client, api, existing):
         needed = pools.touches_blocks(desired, existing)
         return pools.Observed(
             served=api is not None,

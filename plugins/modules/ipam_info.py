@@ -104,12 +104,12 @@ def main():
     module = _argspec.create_module({})
     with _runner.reported(module):
         client = _runner.connect(module)
-        api = observe.calico_api(client)
+        api, pools = observe.pools(client)
         observed = info.Observed(
             nodes=tuple(observe.nodes(client)),
             installation=observe.installation(client),
             calico_config=observe.calico_config(client),
-            pools=tuple(observe.pools(client, api).values()),
+            pools=tuple(pools.values()),
             blocks=tuple(observe.collection(client, api, "IPAMBlock")),
             api_group=api.group_version if api else None,
         )

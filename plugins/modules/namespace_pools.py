@@ -131,10 +131,10 @@ def main():
     module = _argspec.create_module(OPTIONS)
     items, absent = module.params["namespaces"], module.params["state"] == "absent"
 
-    def read(client, api):
+    def read(client, api, pools):
         return namespaces.Observed(
             namespaces=observe.named(client, "Namespace", {item["name"] for item in items}),
-            pools={} if absent else observe.pools(client, api),
+            pools=pools,
         )
 
     _runner.run_plan(module, read, lambda observed: namespaces.plan(items, absent, observed))

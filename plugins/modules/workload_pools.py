@@ -192,12 +192,12 @@ def main():
     module = _argspec.create_module(OPTIONS)
     items, absent = module.params["workloads"], module.params["state"] == "absent"
 
-    def read(client, api):
+    def read(client, api, pools):
         existing = observe.workloads(client, [workloads.key(item) for item in items])
         return workloads.Observed(
             workloads=existing,
             pods={} if absent else observe.pods_of(client, existing),
-            pools={} if absent else observe.pools(client, api),
+            pools=pools,
             namespaces=frozenset(
                 observe.named(client, "Namespace", workloads.namespaces_to_create_in(items, existing))
             ),

@@ -7,39 +7,46 @@ from __future__ import annotations
 import json
 
 from . import resources
+from .calico import KINDS as CALICO_KINDS
 from .calico import METADATA_ANNOTATION, V1
 
-_CALICO_KINDS = ("IPPool", "IPAMBlock", "BlockAffinity")
-_SOFT_DELETED = ("IPAMBlock", "BlockAffinity")
+_SOFT_DELETED = ("IPAMBlock", "BlockAffinity", "IPAMHandle")
 
 
 def apply(operation, observed, writer, api):
     """One write; the object as it was stored, or as it was before a delete.
 
-    `observed` is the object that a patch or a delete applies to, in the version that was read last.
+    `observed` is the object that a patch, a replace or a delete applies to, in the version that was read last.
     Conflict when it changed since, NotFound when it is gone: the caller reads and plans again.
     """
     return _VERBS[operation.verb](operation, observed, writer, api)
 
 
 def _create(operation, _observed, writer, api):
-    if operation.kind in _CALICO_KINDS:
-        body = api.new(operation.kind, operation.name, operation.body["spec"], operation.body.get("labels"))
-        return writer.create(api.path(operation.kind), body)
+    if operation.kind in CALICO_KINDS:
+        kind = _stored_kind(operation.kind, api)
+        body = api.new(kind, operation.name, operation.body["spec"], operation.body.get("labels"))
+        return writer.create(api.path(kind), body)
     return writer.create(resources.path(operation.kind, namespace=operation.namespace), operation.body)
 
 
 def _patch(operation, observed, writer, api):
-    body = _calico_patch(operation, observed, api) if operation.kind in _CALICO_KINDS else operation.body
+    calico = operation.kind in CALICO_KINDS
+    body = _calico_patch(operation, observed, api) if calico else operation.body
     # A pool must be the very version that was judged. Of other kinds only own annotations are touched, while their
     # controllers write status all the time: there it is enough that it is the same object.
-    guard = "resourceVersion" if operation.kind in _CALICO_KINDS else "uid"
+    guard = "resourceVersion" if calico else "uid"
     body = {**body, "metadata": {**body.get("metadata", {}), guard: observed["metadata"][guard]}}
     return writer.patch(_path(operation, api), body)
 
 
+def _replace(operation, observed, writer, api):
+    """Another spec for one of Calico's objects, under compare-and-swap."""
+    return writer.replace(_path(operation, api), api.changed(observed, operation.body["spec"]))
+
+
 def _delete(operation, observed, writer, api):
-    """Blocks and affinities are first marked as deleted, which is the moment that counts for Calico's readers."""
+    """Blocks, affinities and handles are first marked as deleted: the moment that counts for Calico's readers."""
     path, metadata = _path(operation, api), observed["metadata"]
     if operation.kind not in _SOFT_DELETED:
         writer.delete(path, metadata["uid"], metadata["resourceVersion"])
@@ -50,13 +57,18 @@ def _delete(operation, observed, writer, api):
     return marked
 
 
-_VERBS = {"create": _create, "patch": _patch, "delete": _delete}
+_VERBS = {"create": _create, "patch": _patch, "replace": _replace, "delete": _delete}
 
 
 def _path(operation, api):
-    if operation.kind in _CALICO_KINDS:
-        return api.path(operation.kind, operation.name)
+    if operation.kind in CALICO_KINDS:
+        return api.path(_stored_kind(operation.kind, api), operation.name)
     return resources.path(operation.kind, operation.name, operation.namespace)
+
+
+def _stored_kind(kind, api):
+    """The configuration is planned as IPAMConfig, whatever the API group calls it."""
+    return api.config_kind if kind == "IPAMConfig" else kind
 
 
 def _calico_patch(operation, observed, api):

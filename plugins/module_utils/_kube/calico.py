@@ -24,6 +24,7 @@ _PLURALS = {
     "IPAMConfig": "ipamconfigs",
     "IPAMConfiguration": "ipamconfigurations",
 }
+KINDS = tuple(_PLURALS)
 METADATA_ANNOTATION = "projectcalico.org/metadata"
 CONFIG_NAME = "default"
 

@@ -43,24 +43,28 @@ class Reader:
         except NotFound:
             return None
 
-    def list(self, path, **query):
-        """All objects of a collection, page by page; from the start again when the server forgot where it was."""
+    def list(self, path, keep=None, **query):
+        """All objects of a collection, page by page; from the start again when the server forgot where it was.
+
+        `keep` makes of each object what is kept of it, as its page arrives: a whole cluster's pods need not fit into
+        memory.
+        """
         for attempt in range(ATTEMPTS):
             try:
-                return self._pages(path, query)
+                return self._pages(path, keep, query)
             except ApiError as error:
                 if error.status != _EXPIRED or attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError("not reached")
 
-    def _pages(self, path, query):
+    def _pages(self, path, keep, query):
         items, position = [], None
         while True:
             page = {**query, "limit": PAGE}
             if position:
                 page["continue"] = position
             answer = self._request("GET", path, page)
-            items += answer["items"]
+            items += map(keep, answer["items"]) if keep else answer["items"]
             position = answer["metadata"].get("continue")
             if not position:
                 return items

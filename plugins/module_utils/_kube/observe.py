@@ -13,19 +13,19 @@ from .errors import ApiError, NotFound
 _FEW = 3  # up to so many objects of one collection are read one by one, more with one list
 
 
-def calico_api(client):
-    """V1 if the cluster serves IPPools there, else V3 if there, else None: Calico's own order of preference."""
+def pools(client):
+    """(api, {name: IPPool}): V1 if the cluster serves IPPools there, else V3 if there, else (None, {}).
+
+    That is Calico's own order of preference. The list itself tells which group is served, without any discovery.
+    Labels that Calico keeps only in its metadata annotation (v1) stand among the labels.
+    """
     for api in (V1, V3):
-        served = client.find(f"/apis/{api.group_version}")
-        if served and any(resource["name"] == "ippools" for resource in served["resources"]):
-            return api
-    return None
-
-
-def pools(client, api):
-    """Every IPPool by name. Labels that Calico keeps only in its metadata annotation (v1) stand among the labels."""
-    found = client.list(api.path("IPPool")) if api else []
-    return {pool["metadata"]["name"]: _with_all_labels(pool) for pool in found}
+        try:
+            found = client.list(api.path("IPPool"))
+        except NotFound:
+            continue
+        return api, {pool["metadata"]["name"]: _with_all_labels(pool) for pool in found}
+    return None, {}
 
 
 def collection(client, api, kind):

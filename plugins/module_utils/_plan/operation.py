@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Operation:
-    """One write. `verb` is create, patch or delete.
+    """One write. `verb` is create, patch, replace or delete.
 
     `body` is the object to create, or the merge patch; of Calico's kinds only `labels` and `spec`, as the rest depends
-    on the API group. `observed` is the object as it was read: a patch or a delete applies to that version only.
+    on the API group. For a replace, which is for Calico's kinds only, it holds the whole new `spec`. `observed` is the
+    object as it was read: a patch, a replace or a delete applies to that version only.
+    Operations of one verb and kind that follow each other may be carried out at the same time.
     After an operation that `settles`, others may still act on what they knew before: what follows is planned anew.
     """
 
