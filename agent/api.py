@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,17 @@ class Client:
         if credentials.token:
             headers["Authorization"] = f"Bearer {credentials.token}"
         self._credentials = credentials
+        self._failing_since: float | None = None
         self._session = aiohttp.ClientSession(
             base_url=credentials.server,
             headers=headers,
             connector=aiohttp.TCPConnector(ssl=credentials.tls or False, limit=64),
         )
+
+    @property
+    def seconds_away(self) -> float:
+        """For how long requests have found no API server; 0 when the last one found it."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
 
     async def close(self) -> None:
         await self._session.close()
@@ -129,6 +136,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + _WATCH_GRACE_SECONDS)
         try:
             async with self._session.get(path, params=query, timeout=timeout) as response:
+                self._failing_since = None
                 await _raise_for_status("WATCH", path, response)
                 rest = b""
                 # Not by lines: a block's event is longer than what the line reader of the stream allows.
@@ -147,12 +155,14 @@ class Client:
             async with self._session.request(
                 method, path, data=data, params=query, headers=headers, timeout=timeout
             ) as response:
+                self._failing_since = None
                 await _raise_for_status(method, path, response)
                 return msgspec.json.decode(await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Unreachable:
+        self._failing_since = self._failing_since or time.monotonic()
         return Unreachable(
             f"no answer from the API server {self._credentials.server} (from {self._credentials.source}): "
             f"{error or type(error).__name__}"

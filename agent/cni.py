@@ -1,6 +1,6 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The CNI conversation: requests as the specification defines them, in versions 0.3.1 to 1.0.0.
+"""The CNI conversation: requests as the specification defines them, in versions 0.3.1 to 1.1.0.
 
 Configuration, in the `ipam` object of the main plugin (names and meaning are calico-ipam's):
 
@@ -26,12 +26,14 @@ from .._core.assignment import AssignmentError, families
 from .._core.names import handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .cluster import Cluster
+from .collector import Collector
 from .errors import (
     INCOMPATIBLE_VERSION,
     INTERNAL,
     INVALID_CONFIGURATION,
     INVALID_ENVIRONMENT,
     NOT_ASSIGNED,
+    NOT_AVAILABLE,
     TRY_AGAIN_LATER,
     UNDECODABLE,
     CniError,
@@ -39,8 +41,11 @@ from .errors import (
 from .ipam import Address, Ipam
 from .protocol import Answer, Request
 
-VERSIONS = ("0.3.1", "0.4.0", "1.0.0")
+VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 _LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
+_VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
+_SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+_WITHOUT_CONTAINER = ("GC", "STATUS")
 _POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Handles are objects named <network>.<container id>; Kubernetes allows DNS subdomains.
@@ -58,6 +63,7 @@ class Call:
     container: str
     config: dict
     arguments: dict[str, str]
+    netns: str
 
     @property
     def handle(self) -> str:
@@ -78,8 +84,9 @@ class Call:
 class CniServer:
     """Answers requests out of `ipam`, which has been started."""
 
-    def __init__(self, ipam: Ipam, cluster: Cluster, node: str):
+    def __init__(self, ipam: Ipam, cluster: Cluster, node: str, collector: Collector):
         self._ipam = ipam
+        self._collector = collector
         self._cluster = cluster
         self._node = node
 
@@ -114,7 +121,12 @@ class CniServer:
             return await self._del(call, started)
         if command == "CHECK":
             return self._check(call)
-        raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; ADD, DEL, CHECK and VERSION are supported")
+        if command == "GC":
+            return await self._gc(call)
+        if command == "STATUS":
+            return self._status()
+        known = "ADD, DEL, CHECK, GC, STATUS and VERSION"
+        raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; {known} are supported")
 
     async def _add(self, call: Call, started: float) -> bytes:
         if not _OBJECT_NAME.fullmatch(call.handle.lower()):
@@ -124,7 +136,7 @@ class CniServer:
         plugin = call.config.get("ipam") or {}
         wanted = families(subject, _configured_families(plugin))
         attributes = {"namespace": subject.namespace, "pod": subject.name} if call.in_kubernetes else {}
-        held = await self._ipam.assign(call.handle, subject, wanted, attributes)
+        held = await self._ipam.assign(call.handle, subject, wanted, attributes, call.netns)
         log.info(
             "ADD %s container=%s addresses=%s pools=%s ms=%.1f",
             subject,
@@ -153,6 +165,29 @@ class CniServer:
         missing = told - {address.address for address in self._ipam.holding(call.handle)}
         if missing:
             raise CniError(NOT_ASSIGNED, f"handle {call.handle} does not hold {', '.join(sorted(missing))}")
+        return b""
+
+    async def _gc(self, call: Call) -> bytes:
+        """Free what is not in the list of valid attachments. `null` is an empty list; without the key, none is meant.
+
+        `cni.dev/attachments` is a misspelling that libcni sends along.
+        """
+        key = next((key for key in _VALID_ATTACHMENTS if key in call.config), None)
+        if key is None:
+            raise CniError(INVALID_CONFIGURATION, f"GC needs {_VALID_ATTACHMENTS[0]}, the list of what is to be kept")
+        try:
+            valid = {attachment["containerID"] for attachment in call.config[key] or ()}
+        except (TypeError, KeyError):
+            message = f"{key} is {call.config[key]!r}; a list of objects with containerID and ifname is expected"
+            raise CniError(INVALID_CONFIGURATION, message) from None
+        freed = await self._collector.collect(call.network, valid)
+        log.info("GC network=%s valid=%s freed=%s", call.network, len(valid), ",".join(freed) or "-")
+        return b""
+
+    def _status(self) -> bytes:
+        reason = self._ipam.why_unable()
+        if reason:
+            raise CniError(NOT_AVAILABLE, reason)
         return b""
 
     async def _subject(self, call: Call):
@@ -198,10 +233,17 @@ def decode(request: Request) -> Call:
         raise CniError(
             INVALID_CONFIGURATION, f"the network's name is {network!r}: letters, digits, '_', '.', '-' are allowed"
         )
+    command = request.variables.get("CNI_COMMAND", "")
+    if VERSIONS.index(version) < VERSIONS.index(_SINCE.get(command, version)):
+        message = f"{command} exists since cniVersion {_SINCE[command]}, and the configuration has {version}"
+        raise CniError(INCOMPATIBLE_VERSION, message)
     container = request.variables.get("CNI_CONTAINERID", "")
+    if command in _WITHOUT_CONTAINER:
+        return Call(version, network, "", config, {}, "")
     if not _IDENTIFIER.fullmatch(container):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_CONTAINERID is {container!r}, which is no container id")
-    return Call(version, network, container, config, _arguments(request.variables.get("CNI_ARGS", "")))
+    arguments = _arguments(request.variables.get("CNI_ARGS", ""))
+    return Call(version, network, container, config, arguments, request.variables.get("CNI_NETNS", ""))
 
 
 def _arguments(text: str) -> dict[str, str]:
@@ -246,4 +288,4 @@ def error_answer(error: CniError, version: str = VERSIONS[-1]) -> Answer:
     body = {"cniVersion": version, "code": error.code, "msg": error.message}
     if error.details:
         body["details"] = error.details
-    return Answer(1, json.dumps(body).encode())
+    return Answer(1, json.dumps(body).encode(), again=error.code == TRY_AGAIN_LATER)

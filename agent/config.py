@@ -5,6 +5,9 @@
 node        name of this node's Node object
 kubeconfig  path of the kubeconfig, written as JSON
 socket      path of the Unix socket; only used when systemd does not hand one over
+store       the node's own record of its attachments
+spool       folder of the DELs that wait to be carried out (tombstones)
+grace       seconds for which a vanished pod keeps its address
 routes      whether to keep routes to the other nodes' blocks, for main plugins that leave routing to others
 """
 
@@ -15,6 +18,8 @@ from pathlib import Path
 
 import tomllib
 
+from .collector import GRACE_SECONDS
+
 
 @dataclass(frozen=True)
 class AgentConfig:
@@ -22,7 +27,9 @@ class AgentConfig:
     kubeconfig: Path
     socket: Path = Path("/run/podnet-ipam/agent.sock")
     store: Path = Path("/var/lib/podnet-ipam/store.sqlite")
+    spool: Path = Path("/var/lib/podnet-ipam/spool")
     routes: bool = False
+    grace: float = GRACE_SECONDS
 
     @classmethod
     def read(cls, path: Path) -> AgentConfig:
@@ -41,5 +48,7 @@ class AgentConfig:
                 raise ValueError(f"{path}: {key} must be a text that is not empty")
         if not isinstance(values.get("routes", False), bool):
             raise ValueError(f"{path}: routes must be true or false")
-        paths = {key: Path(values[key]) for key in ("kubeconfig", "socket", "store") if key in values}
+        if not isinstance(values.get("grace", GRACE_SECONDS), (int, float)) or values.get("grace", 1) <= 0:
+            raise ValueError(f"{path}: grace must be a number of seconds above 0")
+        paths = {key: Path(values[key]) for key in ("kubeconfig", "socket", "store", "spool") if key in values}
         return cls(**{**values, **paths})

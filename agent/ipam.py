@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -54,6 +55,20 @@ class Address:
     pool: Pool | None
 
 
+@dataclass(frozen=True)
+class Attachment:
+    """What a handle holds: `addresses`, the IPv4 one first; the owner attributes that are stored with them.
+
+    `netns` is the path of its network namespace, empty where it is not known. `noted` is when this agent learnt of it,
+    in seconds of the monotonic clock.
+    """
+
+    addresses: tuple[Address, ...]
+    owner: dict[str, str]
+    netns: str
+    noted: float
+
+
 class Ipam:
     """The addresses of one node."""
 
@@ -65,7 +80,7 @@ class Ipam:
         self._claims = Claims(cluster, node)
         self._claiming = asyncio.Lock()
         self._keepers: dict[str, BlockKeeper] = {}
-        self._held: dict[str, tuple[Address, ...]] = {}
+        self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
         # What still has to reach the API server, by handle, one after the other.
@@ -87,6 +102,16 @@ class Ipam:
             self._recover(handle, list(rows))
         log.info("%s blocks with %s attachments", len(self._keepers), len(self._held))
 
+    def why_unable(self) -> str | None:
+        """Why no pod can get an address now, as far as that is known without asking anyone; None when some can."""
+        pools = [pool for pool in self._cluster.pools if pool.why_not_usable() is None]
+        if not pools:
+            return "there is no enabled IP pool for workloads"
+        away = self._cluster.client.seconds_away
+        if away and not any(keeper.room > 0 for keeper in self._keepers.values()):
+            return f"the API server has not answered for {away:.0f} s, and no block of node {self._node} has room"
+        return None
+
     async def stop(self, seconds: float) -> None:
         """Let what goes on behind answered requests come to its end; what does not is finished by the next run."""
         if self._mirroring:
@@ -96,10 +121,16 @@ class Ipam:
 
     def holding(self, handle: str) -> tuple[Address, ...]:
         """What `handle` holds, the IPv4 address first; () when it holds nothing."""
-        return self._held.get(handle, ())
+        attachment = self._held.get(handle)
+        return attachment.addresses if attachment else ()
+
+    @property
+    def attachments(self) -> Mapping[str, Attachment]:
+        """All that this node's blocks hold, by handle."""
+        return self._held
 
     async def assign(
-        self, handle: str, subject: Subject, families: Sequence[int], attributes: dict[str, str]
+        self, handle: str, subject: Subject, families: Sequence[int], attributes: dict[str, str], netns: str = ""
     ) -> tuple[Address, ...]:
         """One address of each of `families` for the attachment; all of them or none.
 
@@ -107,35 +138,37 @@ class Ipam:
         when those that do have no address left or when nothing could be written in time.
         """
         async with self._turn(handle):
-            held = self._held.get(handle)
-            if held is not None:
+            held = self.holding(handle)
+            if held:
                 log.info("handle %s asks again", handle)
                 return held
             choices = [choose(family, subject, self._cluster.pools) for family in families]
             secondary = {**attributes, "node": self._node, "timestamp": _timestamp()}
             for _try in range(MOST_TRIES):
-                if await self._assign_once(handle, subject, choices, secondary):
-                    return self._held[handle]
+                if await self._assign_once(handle, subject, choices, secondary, netns):
+                    return self.holding(handle)
             raise CniError(TRY_AGAIN_LATER, f"{subject}: others took every block with room first, {MOST_TRIES} times")
 
     async def release(self, handle: str) -> tuple[str, ...]:
         """Free whatever the attachment holds, and return the addresses; () when it holds nothing, which is no error."""
         async with self._turn(handle):
-            held = self._held.get(handle)
+            held = self.holding(handle)
             cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
             if not cidrs:
                 return ()
             keepers = await self._keepers_of(cidrs)
-            recorded = held is not None and self._record(self._store.release, handle)
+            recorded = bool(held) and self._record(self._store.release, handle)
             gathered = asyncio.ensure_future(asyncio.sleep(GATHER_SECONDS)) if recorded else None
             changes = [keeper.release(handle, gathered) for keeper in keepers]
             mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
             if not recorded:
                 await self._in_time([mirrored], f"handle {handle}")
             self._held.pop(handle, None)
-            return tuple(address.address for address in held or ())
+            return tuple(address.address for address in held)
 
-    async def _assign_once(self, handle: str, subject: Subject, choices: Sequence[Choice], secondary: dict) -> bool:
+    async def _assign_once(
+        self, handle: str, subject: Subject, choices: Sequence[Choice], secondary: dict, netns: str
+    ) -> bool:
         """One try at an address of each choice. False when a block turned out to be unusable."""
         keepers: list[BlockKeeper] = []
         try:
@@ -150,7 +183,7 @@ class Ipam:
         pause = GATHER_SECONDS if local_first else 0
         stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), pause)
         changes = [keeper.assign(handle, secondary, stored) for keeper in keepers]
-        recorded = self._hold(handle, keepers, changes, secondary)
+        recorded = self._hold(handle, keepers, changes, secondary, netns)
         if local_first and recorded:
             for change in changes:
                 change.answered = True
@@ -164,7 +197,8 @@ class Ipam:
             raise
         for change in changes:
             change.answered = True
-        self._hold(handle, keepers, changes, secondary)  # a block that was read again may have given another address
+        # A block that was read again may have given another address.
+        self._hold(handle, keepers, changes, secondary, netns)
         return True
 
     def _may_answer_first(self, handle: str, keepers: Sequence[BlockKeeper]) -> bool:
@@ -175,12 +209,15 @@ class Ipam:
         strict = self._cluster.config.strict_affinity
         return strict and handle not in self._mirroring and all(keeper.stored_in_use for keeper in keepers)
 
-    def _hold(self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], secondary: dict) -> bool:
+    def _hold(
+        self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], secondary: dict, netns: str
+    ) -> bool:
         """Note what the attachment holds now. Return whether the store has it."""
         pairs = list(zip(keepers, (change.ordinals[0] for change in changes), strict=True))
-        self._held[handle] = tuple(self._address(keeper, ordinal) for keeper, ordinal in pairs)
+        addresses = tuple(self._address(keeper, ordinal) for keeper, ordinal in pairs)
+        self._held[handle] = Attachment(addresses, secondary, netns, time.monotonic())
         rows = [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
-        return self._record(self._store.hold, handle, rows, secondary)
+        return self._record(self._store.hold, handle, rows, secondary, netns)
 
     def _take_back(self, handle: str, keepers: Sequence[BlockKeeper]) -> None:
         """Undo an assignment that is not answered, wherever it has got to."""
@@ -253,7 +290,9 @@ class Ipam:
             elif not keeper.holds(handle):
                 stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs))
                 keeper.restore(row.ordinal, handle, row.secondary, stored)
-                self._note(keeper, row.ordinal, handle)
+                self._note(keeper, row.ordinal, handle, row.secondary)
+        if handle in self._held:
+            self._held[handle] = replace(self._held[handle], netns=rows[0].netns)
 
     async def _promise(self, subject: Subject, choice: Choice) -> BlockKeeper:
         """A block of one of the pools, with an address promised to the caller. CniError when there is none."""
@@ -306,12 +345,13 @@ class Ipam:
         self._keepers[keeper.cidr] = keeper
         for ordinal, attribute in keeper.holders:
             if attribute.get("handle_id"):
-                self._note(keeper, ordinal, attribute["handle_id"])
+                self._note(keeper, ordinal, attribute["handle_id"], attribute.get("secondary") or {})
         return keeper
 
-    def _note(self, keeper: BlockKeeper, ordinal: int, handle: str) -> None:
-        both = (*self._held.get(handle, ()), self._address(keeper, ordinal))
-        self._held[handle] = tuple(sorted(both, key=lambda held: ":" in held.address))
+    def _note(self, keeper: BlockKeeper, ordinal: int, handle: str, owner: dict[str, str]) -> None:
+        both = (*self.holding(handle), self._address(keeper, ordinal))
+        addresses = tuple(sorted(both, key=lambda held: ":" in held.address))
+        self._held[handle] = Attachment(addresses, owner, "", time.monotonic())
 
     async def _keepers_of(self, cidrs: Sequence[str]) -> list[BlockKeeper]:
         """The blocks' keepers; those of other nodes' blocks only for this once. Blocks that are gone have none."""

@@ -19,11 +19,13 @@ from .._kube.errors import ApiError, Unreachable
 from .api import Client, read_kubeconfig
 from .cluster import Cluster, detect_calico_api
 from .cni import CniServer, error_answer
+from .collector import Collector
 from .config import AgentConfig
 from .errors import TRY_AGAIN_LATER, CniError
 from .ipam import Ipam
 from .protocol import Answer, Connection, Request
 from .routes import keep_routes
+from .spool import Spool
 from .store import Store, StoreError
 from .systemd import activated_socket, notify
 
@@ -34,6 +36,7 @@ BACKLOG = 512
 READY_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 STOP_SECONDS = 2.0
+SPOOL_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -49,6 +52,7 @@ class Agent:
         self._running: set[asyncio.Task] = set()
         self._ready = asyncio.Event()
         self._store = Store(config.store)
+        self._spool = Spool(config.spool)
 
     async def answer(self, request: Request) -> Answer:
         try:
@@ -56,7 +60,21 @@ class Agent:
                 await self._ready.wait()
         except TimeoutError:
             return error_answer(CniError(TRY_AGAIN_LATER, "the agent has not learnt the cluster's state yet"))
-        return await self._server.handle(request)
+        answer = await self._server.handle(request)
+        return self._postponed(request) if answer.again and request.is_delete else answer
+
+    def _postponed(self, request: Request) -> Answer:
+        """A DEL that could not be carried out now is carried out later: a runtime may never ask again."""
+        try:
+            self._spool.leave(request)
+        except OSError as error:
+            return error_answer(CniError(TRY_AGAIN_LATER, f"the spool folder cannot be written: {error}"))
+        return Answer(0, b"")
+
+    async def _work_off_spool(self) -> None:
+        while True:
+            await self._spool.consume(self._server.handle)
+            await asyncio.sleep(SPOOL_SECONDS)
 
     async def listen(self) -> asyncio.Server:
         """Accept requests on the socket that systemd hands over, else on one of our own."""
@@ -86,8 +104,11 @@ class Agent:
                 tasks.create_task(keep_routes(cluster, node))
             self._ipam = Ipam(cluster, node, self._store)
             await self._retry(self._ipam.start)
-            self._server = CniServer(self._ipam, cluster, node)
+            collector = Collector(self._ipam, self._client, node, self._config.grace)
+            self._server = CniServer(self._ipam, cluster, node, collector)
             self._ready.set()
+            tasks.create_task(self._work_off_spool())
+            tasks.create_task(collector.run())
             notify("STATUS=answering")
             log.info("ready: node %s, %s core", node, "compiled" if COMPILED else "interpreted")
 

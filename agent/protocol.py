@@ -32,13 +32,18 @@ class Request:
     variables: dict[str, str]
     stdin: bytes
 
+    @property
+    def is_delete(self) -> bool:
+        return self.variables.get("CNI_COMMAND") == "DEL"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What the executable prints on standard output, and its exit status."""
+    """What the executable prints on standard output, and its exit status. `again`: the same may succeed later."""
 
     status: int
     stdout: bytes
+    again: bool = False
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
@@ -61,6 +66,12 @@ def parse_request(data: bytes) -> Request:
             raise ValueError(f"variable {key!r} has no value")
         variables[key.decode()] = value.decode()
         position = end + 1
+
+
+def encode_request(request: Request) -> bytes:
+    """The request as the executable sends it."""
+    variables = b"".join(f"{key}={value}".encode() + b"\0" for key, value in request.variables.items())
+    return MAGIC + variables + b"\0" + request.stdin
 
 
 class Connection(asyncio.Protocol):

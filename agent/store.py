@@ -20,20 +20,24 @@ from pathlib import Path
 
 HELD, RELEASED = "held", "released"
 StoreError = sqlite3.Error
-_SCHEMA = 1
+_SCHEMA = 2
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Row:
-    """An address of an attachment: held, or released but perhaps not yet at the API server."""
+    """An address of an attachment: held, or released but perhaps not yet at the API server.
+
+    `netns` is the path of the attachment's network namespace, empty where the runtime named none.
+    """
 
     handle: str
     block: str
     ordinal: int
     secondary: dict[str, str]
     state: str
+    netns: str
 
 
 class Store:
@@ -61,17 +65,19 @@ class Store:
         self._connection.close()
 
     def rows(self) -> Iterator[Row]:
-        query = "SELECT handle, block, ordinal, secondary, state FROM attachments ORDER BY handle, block"
-        for handle, block, ordinal, secondary, state in self._connection.execute(query):
-            yield Row(handle, block, ordinal, json.loads(secondary), state)
+        query = "SELECT handle, block, ordinal, secondary, state, netns FROM attachments ORDER BY handle, block"
+        for handle, block, ordinal, secondary, state, netns in self._connection.execute(query):
+            yield Row(handle, block, ordinal, json.loads(secondary), state, netns)
 
-    def hold(self, handle: str, addresses: Iterable[tuple[str, int]], secondary: dict[str, str]) -> None:
+    def hold(
+        self, handle: str, addresses: Iterable[tuple[str, int]], secondary: dict[str, str], netns: str = ""
+    ) -> None:
         """Record that `handle` holds the (block, ordinal) pairs, and nothing else."""
         encoded = json.dumps(secondary)
-        rows = [(handle, block, ordinal, encoded, HELD) for block, ordinal in addresses]
+        rows = [(handle, block, ordinal, encoded, HELD, netns) for block, ordinal in addresses]
         with self._transaction():
             self._connection.execute("DELETE FROM attachments WHERE handle = ?", (handle,))
-            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def release(self, handle: str) -> None:
         """Record that whatever `handle` holds is free, and has to be freed at the API server."""
@@ -93,12 +99,14 @@ class Store:
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
             [[version]] = connection.execute("PRAGMA user_version").fetchall()
-            if version not in (0, _SCHEMA):
+            if version not in (0, 1, _SCHEMA):
                 raise sqlite3.DatabaseError(f"schema {version} is not the supported {_SCHEMA}")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS attachments (handle TEXT, block TEXT, ordinal INTEGER, secondary TEXT,"
-                " state TEXT, PRIMARY KEY (handle, block)) WITHOUT ROWID"
+                " state TEXT, netns TEXT NOT NULL DEFAULT '', PRIMARY KEY (handle, block)) WITHOUT ROWID"
             )
+            if version == 1:
+                connection.execute("ALTER TABLE attachments ADD COLUMN netns TEXT NOT NULL DEFAULT ''")
             connection.execute(f"PRAGMA user_version = {_SCHEMA}")
         except BaseException:
             connection.close()

@@ -123,7 +123,7 @@ class CniReply:
 class AgentNode:
     """A node's agent as a process, and its CNI executable."""
 
-    def __init__(self, name: str, folder: Path, kubeconfig: Path):
+    def __init__(self, name: str, folder: Path, kubeconfig: Path, grace: float = 60.0):
         self.name = name
         self.folder = folder / name
         self.folder.mkdir(exist_ok=True)
@@ -131,8 +131,9 @@ class AgentNode:
         self.log = self.folder / "agent.log"
         self._config = self.folder / "agent.toml"
         self.store = self.folder / "store.sqlite"
-        paths = {"kubeconfig": kubeconfig, "socket": self.socket, "store": self.store}
-        lines = [f'node = "{name}"', *(f'{key} = "{path}"' for key, path in paths.items())]
+        self.spool = self.folder / "spool"
+        paths = {"kubeconfig": kubeconfig, "socket": self.socket, "store": self.store, "spool": self.spool}
+        lines = [f'node = "{name}"', *(f'{key} = "{path}"' for key, path in paths.items()), f"grace = {grace}"]
         self._config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
 
@@ -160,9 +161,10 @@ class AgentNode:
         namespace: str | None = "default",
         pod: str | None = None,
         annotations: dict[str, str] | None = None,
-        version: str = "1.0.0",
+        version: str = "1.1.0",
         network: str = "podnet",
         ipam: dict | None = None,
+        netns: str | None = None,
         **config,
     ) -> CniReply:
         """Run the executable as a runtime does, for a pod named after the container unless `pod` says otherwise."""
@@ -171,7 +173,7 @@ class AgentNode:
             {
                 "CNI_COMMAND": command,
                 "CNI_CONTAINERID": container,
-                "CNI_NETNS": f"/run/netns/{container}",
+                "CNI_NETNS": netns or f"/run/netns/{container}",
                 "CNI_IFNAME": "eth0",
                 "CNI_PATH": "/opt/cni/bin",
                 "CNI_ARGS": arguments if namespace else "",
@@ -190,7 +192,12 @@ class AgentNode:
         """Run the executable with exactly these variables and this standard input."""
         process = await asyncio.create_subprocess_exec(
             SHIM,
-            env={"PODNET_IPAM_SOCKET": str(self.socket), "PATH": os.defpath, **variables},
+            env={
+                "PODNET_IPAM_SOCKET": str(self.socket),
+                "PODNET_IPAM_SPOOL": str(self.spool),
+                "PATH": os.defpath,
+                **variables,
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -35,8 +35,8 @@ async def start_node(plane, client, tmp_path):
     kubeconfig = json_kubeconfig(plane, tmp_path / "agent-kubeconfig.json")
     nodes = []
 
-    async def start(name: str) -> AgentNode:
-        nodes.append(AgentNode(name, tmp_path, kubeconfig))
+    async def start(name: str, **config) -> AgentNode:
+        nodes.append(AgentNode(name, tmp_path, kubeconfig, **config))
         return await nodes[-1].start()
 
     yield start

@@ -21,7 +21,7 @@ async def test_a_pod_gets_an_address_that_ptp_can_use(client, start_node):
     node = await start_node("node-1")
     reply = await node.add("c1")
     assert reply.status == 0, reply.body
-    assert reply.body["cniVersion"] == "1.0.0"
+    assert reply.body["cniVersion"] == "1.1.0"
     address = ipaddress.ip_interface(reply.body["ips"][0]["address"])
     assert address.network == ipaddress.ip_network("10.244.0.0/20")
     assert reply.body["ips"][0]["gateway"] == "10.244.0.0" != str(address.ip)

@@ -18,29 +18,29 @@ async def node(client, start_node):
 async def test_version_needs_no_agent(tmp_path):
     reply = await AgentNode("nobody", tmp_path, tmp_path / "none").run({"CNI_COMMAND": "VERSION"}, {})
     assert reply.status == 0
-    assert reply.body["supportedVersions"] == ["0.3.1", "0.4.0", "1.0.0"]
+    assert reply.body["supportedVersions"] == ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
-@pytest.mark.parametrize("command", ("ADD", "DEL"))
-async def test_without_an_agent_the_runtime_is_told_to_try_again_and_where_to_look(tmp_path, command):
+@pytest.mark.parametrize(("command", "code"), (("ADD", 11), ("CHECK", 11), ("STATUS", 50)))
+async def test_without_an_agent_the_runtime_is_told_to_try_again_and_where_to_look(tmp_path, command, code):
     reply = await AgentNode("nobody", tmp_path, tmp_path / "none").call(command, "c1")
-    assert (reply.status, reply.body["code"]) == (1, 11)
+    assert (reply.status, reply.body["code"]) == (1, code)
     assert "cannot reach the agent on its socket: No such file or directory" in reply.body["msg"]
     assert "podnet-ipam.service" in reply.body["details"]
 
 
-@pytest.mark.parametrize("version", ("0.3.1", "0.4.0", "1.0.0"))
+@pytest.mark.parametrize("version", ("0.3.1", "0.4.0", "1.0.0", "1.1.0"))
 async def test_the_answer_has_the_shape_of_the_version_asked_for(node, version):
     reply = await node.add("c1", version=version)
     assert reply.body["cniVersion"] == version
-    assert ("version" in reply.body["ips"][0]) == (version != "1.0.0")
+    assert ("version" in reply.body["ips"][0]) == (version < "1.0.0")
 
 
-@pytest.mark.parametrize("version", ("0.2.0", "1.1.0", None))
+@pytest.mark.parametrize("version", ("0.2.0", "1.2.0", None))
 async def test_another_version_is_refused_with_the_ones_that_are_supported(node, version):
     reply = await node.add("c1", version=version)
     assert reply.body["code"] == 1
-    assert reply.body["details"] == "supported: 0.3.1, 0.4.0, 1.0.0"
+    assert reply.body["details"] == "supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Takes addresses back whose DEL never came: at the runtime's word (the verb GC), and, as some runtimes never send it,
+from time to time on its own.
+
+On its own it asks two witnesses, the attachment's network namespace and the pod at the API server, and frees only what
+both have called gone for the whole of a grace period. An attachment that is younger than that is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Container
+from pathlib import Path
+
+from .._kube.errors import ApiError, NotFound, Unreachable
+from .api import Client
+from .errors import TRY_AGAIN_LATER, CniError
+from .ipam import Attachment, Ipam
+
+GRACE_SECONDS = 60.0
+# Without a network namespace to look at, which only a lost store does, the API server is the only witness.
+_PATIENCE_WITH_ONE_WITNESS = 10
+
+log = logging.getLogger(__name__)
+
+
+class Collector:
+    """Frees what nobody uses any more, `grace` seconds after it began to look so at the earliest."""
+
+    def __init__(self, ipam: Ipam, client: Client, node: str, grace: float = GRACE_SECONDS):
+        self._ipam = ipam
+        self._client = client
+        self._node = node
+        self._grace = grace
+        self._suspected: dict[str, float] = {}
+
+    async def collect(self, network: str, valid: Container[str]) -> list[str]:
+        """Free what `network` holds for containers that are not `valid`, and return the addresses.
+
+        Goes on after an error, and raises a CniError that names all of them in the end.
+        """
+        freed, errors = [], []
+        for handle in [handle for handle in self._ipam.attachments if self._is_invalid(handle, network, valid)]:
+            try:
+                freed += await self._ipam.release(handle)
+            except (ApiError, Unreachable, CniError) as error:
+                errors.append(f"{handle}: {error}")
+        if errors:
+            raise CniError(TRY_AGAIN_LATER, f"{len(errors)} attachments could not be freed: {'; '.join(errors)}")
+        return freed
+
+    async def run(self) -> None:
+        """Look for vanished pods until cancelled."""
+        while True:
+            await asyncio.sleep(self._grace / 2)
+            try:
+                await self._look()
+            except (ApiError, Unreachable, CniError) as error:
+                log.warning("vanished pods are looked for later: %s", error)
+
+    def _is_invalid(self, handle: str, network: str, valid: Container[str]) -> bool:
+        """A container id with a dot is left alone: it could be of a network whose name goes on behind this one's."""
+        prefix, separator, container = handle.rpartition(".")
+        attachment = self._ipam.attachments[handle]
+        return bool(separator) and prefix == network and container not in valid and self._is_old(attachment)
+
+    def _is_old(self, attachment: Attachment) -> bool:
+        return time.monotonic() - attachment.noted >= self._grace
+
+    async def _look(self) -> None:
+        suspects = {
+            handle: attachment
+            for handle, attachment in list(self._ipam.attachments.items())
+            if attachment.owner.get("pod") and self._is_old(attachment) and not _exists(attachment.netns)
+        }
+        now = time.monotonic()
+        self._suspected = {handle: self._suspected.get(handle, now) for handle in suspects}
+        for handle, attachment in suspects.items():
+            patience = self._grace * (1 if attachment.netns else _PATIENCE_WITH_ONE_WITNESS)
+            if now - self._suspected[handle] >= patience and await self._is_gone(attachment):
+                freed = await self._ipam.release(handle)
+                namespace, pod = attachment.owner.get("namespace"), attachment.owner["pod"]
+                log.warning("pod %s/%s has vanished: freed %s of handle %s", namespace, pod, ", ".join(freed), handle)
+
+    async def _is_gone(self, attachment: Attachment) -> bool:
+        """Whether the API server knows no pod of this node that still has one of the addresses, or is to get one."""
+        namespace, name = attachment.owner.get("namespace"), attachment.owner["pod"]
+        try:
+            pod = await self._client.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
+        except NotFound:
+            return True
+        status = pod.get("status") or {}
+        if pod["spec"].get("nodeName") != self._node or status.get("phase") in ("Succeeded", "Failed"):
+            return True
+        used = {entry.get("ip") for entry in status.get("podIPs") or ()}
+        return bool(used) and used.isdisjoint(address.address for address in attachment.addresses)
+
+
+def _exists(netns: str) -> bool:
+    """Whether the network namespace is still there; False as well where it is not known."""
+    return bool(netns) and Path(netns).exists()
