@@ -34,14 +34,13 @@ from .claims import Claims
 from .cluster import Affinity, Cluster
 from .errors import EXHAUSTED, TRY_AGAIN_LATER, CniError
 from .handles import Handles
+from .lull import Lull
 from .store import RELEASED, Row, Store, StoreError
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
 MOST_TRIES = 10
 # A kubelet gives up on a pod after two minutes; an answer that says why comes well before that.
 WRITE_SECONDS = 15.0
-# What is answered already can wait a moment: a burst of pods is answered first, and then shares its writes.
-GATHER_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +84,7 @@ class Ipam:
         self._waiting: Counter[str] = Counter()
         # What still has to reach the API server, by handle, one after the other.
         self._mirroring: dict[str, asyncio.Task] = {}
+        self._lull = Lull()
         self._trouble = "it is slow"
 
     async def start(self) -> None:
@@ -137,6 +137,7 @@ class Ipam:
         The same attachment asked twice gets the same answer. AssignmentError when no pool serves the pod, CniError
         when those that do have no address left or when nothing could be written in time.
         """
+        self._lull.request()
         async with self._turn(handle):
             held = self.holding(handle)
             if held:
@@ -151,6 +152,7 @@ class Ipam:
 
     async def release(self, handle: str) -> tuple[str, ...]:
         """Free whatever the attachment holds, and return the addresses; () when it holds nothing, which is no error."""
+        self._lull.request()
         async with self._turn(handle):
             held = self.holding(handle)
             cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
@@ -158,7 +160,7 @@ class Ipam:
                 return ()
             keepers = await self._keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle)
-            gathered = asyncio.ensure_future(asyncio.sleep(GATHER_SECONDS)) if recorded else None
+            gathered = asyncio.ensure_future(self._lull.wait()) if recorded else None
             changes = [keeper.release(handle, gathered) for keeper in keepers]
             mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
             if not recorded:
@@ -180,8 +182,7 @@ class Ipam:
             raise
         local_first = self._may_answer_first(handle, keepers)
         cidrs = [keeper.cidr for keeper in keepers]
-        pause = GATHER_SECONDS if local_first else 0
-        stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), pause)
+        stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)
         changes = [keeper.assign(handle, secondary, stored) for keeper in keepers]
         recorded = self._hold(handle, keepers, changes, secondary, netns)
         if local_first and recorded:
@@ -241,12 +242,13 @@ class Ipam:
         await self._handles.remove(handle, cidrs)
         self._record(self._store.forget, handle)
 
-    def _mirror(self, handle: str, write: Callable[[], Awaitable[None]], pause: float = 0) -> asyncio.Task:
-        """Carry out `write`, `pause` seconds from now and after what the handle has under way, until it succeeds."""
+    def _mirror(self, handle: str, write: Callable[[], Awaitable[None]], gather: bool = False) -> asyncio.Task:
+        """Carry out `write` after what the handle has under way, in the next lull if told to, until it succeeds."""
         before = self._mirroring.get(handle)
 
         async def persist() -> None:
-            await asyncio.sleep(pause)
+            if gather:
+                await self._lull.wait()
             if before is not None:
                 await asyncio.wait({before})
             backoff = Backoff()

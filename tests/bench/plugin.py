@@ -79,19 +79,20 @@ def _print(rows: dict[str, tuple[float, float, float]]) -> None:
 def _measure(spawn: Path, program: Path, config: Path, environment: dict) -> tuple[float, float, float]:
     """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again."""
 
-    def run(command: str, count: int, parallel: int, pause: int = 0) -> list[int]:
-        arguments = [spawn, command, "0", str(count), str(parallel), str(pause), config, program]
+    def run(command: str, first: int, count: int, parallel: int, pause: int = 0) -> list[int]:
+        arguments = [spawn, command, str(first), str(count), str(parallel), str(pause), config, program]
         done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
         return [int(line) for line in done.stdout.split()]
 
-    run("ADD", 5, 1)
-    run("DEL", 5, 1)
-    add = statistics.median(run("ADD", SERIAL, 1, PAUSE)) / 1e6
-    delete = statistics.median(run("DEL", SERIAL, 1, PAUSE)) / 1e6
+    # No container comes twice, as with a runtime.
+    run("ADD", 0, 5, 1)
+    run("DEL", 0, 5, 1)
+    add = statistics.median(run("ADD", 1000, SERIAL, 1, PAUSE)) / 1e6
+    delete = statistics.median(run("DEL", 1000, SERIAL, 1, PAUSE)) / 1e6
     started = time.perf_counter()
-    run("ADD", BURST, PARALLEL)
+    run("ADD", 2000, BURST, PARALLEL)
     rate = BURST / (time.perf_counter() - started)
-    run("DEL", BURST, PARALLEL)
+    run("DEL", 2000, BURST, PARALLEL)
     return add, delete, rate
 
 
