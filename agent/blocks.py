@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from .._core.block import Block
@@ -72,7 +74,8 @@ class Change:
 class BlockKeeper:
     """One block, and the only writer of it on this node.
 
-    `reserved` gives the ordinals of a block's CIDR that must not be assigned unasked.
+    `reserved` gives the ordinals of a block's CIDR that must not be assigned unasked. A freed address rests for
+    `cooldown` seconds.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class BlockKeeper:
         node: str,
         stored: dict,
         reserved: Callable[[str], Iterable[int]],
+        cooldown: float,
     ):
         self._client = client
         self._calico = calico
@@ -91,6 +95,9 @@ class BlockKeeper:
         self._queue: list[Change] = []
         self._writer: asyncio.Task | None = None
         self._stale = False
+        self._cooldown = cooldown
+        # (when it ends, ordinals), the earliest first.
+        self._resting: deque[tuple[float, list[int]]] = deque()
         self.promised = 0
         self._load(stored)
 
@@ -101,7 +108,23 @@ class BlockKeeper:
     @property
     def room(self) -> int:
         """Addresses that can still be promised. Promise by incrementing `promised`; `assign` takes that back."""
+        self._wake()
         return self._block.assignable - self.promised if self._block.affinity == self._affinity else 0
+
+    @property
+    def rest_seconds(self) -> float | None:
+        """How long the address that is the next to have rested still rests; None when none rests."""
+        self._wake()
+        return self._resting[0][0] - time.monotonic() if self._resting else None
+
+    def rest(self, ordinals: list[int], seconds: float) -> None:
+        """Give out none of these unasked for some time. Calls come in the order in which that time ends."""
+        self._resting.append((time.monotonic() + seconds, ordinals))
+        self._block.rest(ordinals)
+
+    def _wake(self) -> None:
+        while self._resting and self._resting[0][0] <= time.monotonic():
+            self._block.wake(self._resting.popleft()[1])
 
     @property
     def stored_in_use(self) -> bool:
@@ -152,6 +175,8 @@ class BlockKeeper:
         """Carry out a change in memory. Return whether it has to be stored."""
         if not change.is_assignment:
             freed = self._block.release(change.handle)
+            if freed and self._cooldown:
+                self.rest(freed, self._cooldown)
             change.ordinals = freed or change.ordinals
             if change.ordinals or self._stale:
                 return True
@@ -277,4 +302,6 @@ class BlockKeeper:
         spec = stored["spec"]
         self._stored = stored
         self._block = Block(spec, self._reserved(spec["cidr"]))
+        for _until, ordinals in self._resting:
+            self._block.rest(ordinals)
         self._base = ipaddress.ip_network(spec["cidr"]).network_address

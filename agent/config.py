@@ -7,6 +7,7 @@ kubeconfig  path of the kubeconfig, written as JSON
 socket      path of the Unix socket; only used when systemd does not hand one over
 store       the node's own record of its attachments
 spool       folder of the DELs that wait to be carried out (tombstones)
+cooldown    seconds for which a freed address is not given out again
 grace       seconds for which a vanished pod keeps its address
 routes      whether to keep routes to the other nodes' blocks, for main plugins that leave routing to others
 """
@@ -29,6 +30,7 @@ class AgentConfig:
     store: Path = Path("/var/lib/podnet-ipam/store.sqlite")
     spool: Path = Path("/var/lib/podnet-ipam/spool")
     routes: bool = False
+    cooldown: float = 30.0
     grace: float = GRACE_SECONDS
 
     @classmethod
@@ -48,7 +50,8 @@ class AgentConfig:
                 raise ValueError(f"{path}: {key} must be a text that is not empty")
         if not isinstance(values.get("routes", False), bool):
             raise ValueError(f"{path}: routes must be true or false")
-        if not isinstance(values.get("grace", GRACE_SECONDS), (int, float)) or values.get("grace", 1) <= 0:
-            raise ValueError(f"{path}: grace must be a number of seconds above 0")
+        for key in ("cooldown", "grace"):
+            if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
+                raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
         paths = {key: Path(values[key]) for key in ("kubeconfig", "socket", "store", "spool") if key in values}
         return cls(**{**values, **paths})

@@ -71,10 +71,11 @@ class Attachment:
 class Ipam:
     """The addresses of one node."""
 
-    def __init__(self, cluster: Cluster, node: str, store: Store):
+    def __init__(self, cluster: Cluster, node: str, store: Store, cooldown: float):
         self._cluster = cluster
         self._node = node
         self._store = store
+        self._cooldown = cooldown
         self._handles = Handles(cluster.client, cluster.calico)
         self._claims = Claims(cluster, node)
         self._claiming = asyncio.Lock()
@@ -98,6 +99,10 @@ class Ipam:
                 self._adopt(block)
         self._cluster.on_reserved = self._reserve_again
         self._cluster.on_claim_removed = self._claim_removed
+        for block, ordinal, seconds in sorted(self._store.resting(), key=lambda each: each[2]):
+            if block in self._keepers:
+                # A clock that jumped back must not keep an address for longer than it would have rested at all.
+                self._keepers[block].rest([ordinal], min(seconds, self._cooldown))
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             self._recover(handle, list(rows))
         log.info("%s blocks with %s attachments", len(self._keepers), len(self._held))
@@ -159,7 +164,7 @@ class Ipam:
             if not cidrs:
                 return ()
             keepers = await self._keepers_of(cidrs)
-            recorded = bool(held) and self._record(self._store.release, handle)
+            recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
             gathered = asyncio.ensure_future(self._lull.wait()) if recorded else None
             changes = [keeper.release(handle, gathered) for keeper in keepers]
             mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
@@ -302,7 +307,7 @@ class Ipam:
         if keeper is None:
             async with self._claiming:
                 # Whoever held the lock before may have claimed a block with room for us all.
-                keeper = self._with_room(choice) or await self._claim(subject, choice)
+                keeper = self._with_room(choice) or await self._claim_or_wait(subject, choice)
         keeper.promised += 1
         return keeper
 
@@ -312,6 +317,13 @@ class Ipam:
                 if keeper.room > 0 and pool.contains(cidr):
                     return keeper
         return None
+
+    async def _claim_or_wait(self, subject: Subject, choice: Choice) -> BlockKeeper:
+        try:
+            return await self._claim(subject, choice)
+        except CniError:
+            self._refuse_resting(subject, choice)
+            raise
 
     async def _claim(self, subject: Subject, choice: Choice) -> BlockKeeper:
         config = self._cluster.config
@@ -332,6 +344,18 @@ class Ipam:
                 if keeper.room > 0:
                     return keeper
         raise CniError(EXHAUSTED, f"{asked} has {owned} full blocks of them, and every other block is claimed")
+
+    def _refuse_resting(self, subject: Subject, choice: Choice) -> None:
+        """Addresses that only rest come back by themselves: the runtime is told to try again, and when."""
+        seconds = [
+            keeper.rest_seconds
+            for cidr, keeper in self._keepers.items()
+            if keeper.rest_seconds is not None and any(pool.contains(cidr) for pool in choice.pools)
+        ]
+        if seconds:
+            pools = ", ".join(pool.name for pool in choice.pools)
+            message = f"{subject}: every free address of pools {pools} on node {self._node} was freed a moment ago"
+            raise CniError(TRY_AGAIN_LATER, f"{message}; the next one has rested in {min(seconds):.0f} s")
 
     def _reserve_again(self) -> None:
         for keeper in self._keepers.values():
@@ -371,7 +395,9 @@ class Ipam:
 
     def _new_keeper(self, stored: dict) -> BlockKeeper:
         cluster = self._cluster
-        return BlockKeeper(cluster.client, cluster.calico, self._node, stored, cluster.reserved_ordinals)
+        return BlockKeeper(
+            cluster.client, cluster.calico, self._node, stored, cluster.reserved_ordinals, self._cooldown
+        )
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
         return Address(keeper.address(ordinal), keeper.cidr, self._cluster.pool_of(keeper.cidr))

@@ -102,7 +102,7 @@ class Agent:
                 await reflector.synced.wait()
             if self._config.routes:
                 tasks.create_task(keep_routes(cluster, node))
-            self._ipam = Ipam(cluster, node, self._store)
+            self._ipam = Ipam(cluster, node, self._store, self._config.cooldown)
             await self._retry(self._ipam.start)
             collector = Collector(self._ipam, self._client, node, self._config.grace)
             self._server = CniServer(self._ipam, cluster, node, collector)

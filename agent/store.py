@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,23 @@ class Store:
             self._connection.execute("DELETE FROM attachments WHERE handle = ?", (handle,))
             self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def release(self, handle: str) -> None:
-        """Record that whatever `handle` holds is free, and has to be freed at the API server."""
+    def release(self, handle: str, rest: float = 0) -> None:
+        """Record that whatever `handle` holds is free, and has to be freed at the API server.
+
+        For `rest` seconds from now its addresses are not to be given out again.
+        """
         with self._transaction():
+            if rest:
+                self._connection.execute("DELETE FROM resting WHERE until < ?", (time.time(),))
+                query = "INSERT OR REPLACE INTO resting SELECT block, ordinal, ? FROM attachments WHERE handle = ?"
+                self._connection.execute(query, (time.time() + rest, handle))
             self._connection.execute("UPDATE attachments SET state = ? WHERE handle = ?", (RELEASED, handle))
+
+    def resting(self) -> list[tuple[str, int, float]]:
+        """(block, ordinal, seconds that are left) of the addresses that still rest; more seconds if clocks jumped."""
+        now = time.time()
+        query = "SELECT block, ordinal, until FROM resting WHERE until > ?"
+        return [(block, ordinal, until - now) for block, ordinal, until in self._connection.execute(query, (now,))]
 
     def forget(self, handle: str) -> None:
         """Drop what was released, once the API server knows. A row held anew stays."""
@@ -104,6 +118,10 @@ class Store:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS attachments (handle TEXT, block TEXT, ordinal INTEGER, secondary TEXT,"
                 " state TEXT, netns TEXT NOT NULL DEFAULT '', PRIMARY KEY (handle, block)) WITHOUT ROWID"
+            )
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS resting (block TEXT, ordinal INTEGER, until REAL,"
+                " PRIMARY KEY (block, ordinal)) WITHOUT ROWID"
             )
             if version == 1:
                 connection.execute("ALTER TABLE attachments ADD COLUMN netns TEXT NOT NULL DEFAULT ''")

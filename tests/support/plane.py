@@ -123,7 +123,7 @@ class CniReply:
 class AgentNode:
     """A node's agent as a process, and its CNI executable."""
 
-    def __init__(self, name: str, folder: Path, kubeconfig: Path, grace: float = 60.0):
+    def __init__(self, name: str, folder: Path, kubeconfig: Path, grace: float = 60.0, cooldown: float = 0):
         self.name = name
         self.folder = folder / name
         self.folder.mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ class AgentNode:
         self.store = self.folder / "store.sqlite"
         self.spool = self.folder / "spool"
         paths = {"kubeconfig": kubeconfig, "socket": self.socket, "store": self.store, "spool": self.spool}
-        lines = [f'node = "{name}"', *(f'{key} = "{path}"' for key, path in paths.items()), f"grace = {grace}"]
+        lines = [f'node = "{name}"', *(f'{key} = "{path}"' for key, path in paths.items()), f"grace = {grace}", f"cooldown = {cooldown}"]
         self._config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
 

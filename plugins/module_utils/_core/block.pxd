@@ -17,6 +17,7 @@ cdef class Block:
     cdef list _attributes
     cdef dict _sequence_numbers
     cdef frozenset _reserved
+    cdef set _resting
     cdef Bitmap _free
 
     cpdef dict spec(self)
@@ -30,7 +31,11 @@ cdef class Block:
 
     cpdef list release(self, str handle)
 
+    cpdef release_ordinals(self, list ordinals)
+
     @cy.locals(index=Py_ssize_t)
     cdef void _allocate(self, Py_ssize_t ordinal, str handle, dict secondary) except *
+
+    cdef void _give(self, Py_ssize_t ordinal) except *
 
     cdef void _prune_attributes(self) except *

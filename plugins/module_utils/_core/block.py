@@ -13,7 +13,7 @@ assigning and releasing cost little, and gives it back unchanged but for what wa
 - fields of the spec and of attributes that are not known here are carried over.
 
 Reserved ordinals stay in `unallocated` but are not assigned unasked: they are a mask over the bitmap of what can be
-assigned, not a test per address.
+assigned, not a test per address. So do resting ones, which were freed a moment ago.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Block:
         self._unallocated = list(spec["unallocated"])
         self._attributes = list(spec["attributes"])
         self._sequence_numbers = dict(spec.get("sequenceNumberForAllocation") or {})
+        self._resting = set()
         self.size = len(self._allocations)
         self._check()
         self.reserve(reserved)
@@ -92,11 +93,23 @@ class Block:
         """Replace the reserved ordinals, an iterable. Reserving an allocated one is allowed: it stays allocated."""
         self._free = Bitmap(self.size)
         self._reserved = frozenset(reserved)
-        for ordinal in self._reserved:
+        for ordinal in self._reserved | self._resting:
             self._free.take(ordinal)
         for ordinal in range(self.size):
             if self._allocations[ordinal] is not None:
                 self._free.take(ordinal)
+
+    def rest(self, ordinals):
+        """Do not assign these ordinals unasked until `wake`. Allocated ones may be among them."""
+        self._resting.update(ordinals)
+        for ordinal in ordinals:
+            self._free.take(ordinal)
+
+    def wake(self, ordinals):
+        """End the rest of these ordinals."""
+        for ordinal in ordinals:
+            self._resting.discard(ordinal)
+            self._give(ordinal)
 
     def assign(self, handle, secondary):
         """Allocate the next free ordinal to `handle` and return it, or -1 when nothing can be assigned.
@@ -130,14 +143,17 @@ class Block:
     def release(self, handle):
         """Free everything that `handle` holds and return the ordinals, ascending; [] when it holds nothing."""
         ordinals = self.ordinals_of(handle)
+        self.release_ordinals(ordinals)
+        return ordinals
+
+    def release_ordinals(self, ordinals):
+        """Free these ordinals, a list without duplicates, whoever holds them; all of them must be allocated."""
         for ordinal in ordinals:
             self._allocations[ordinal] = None
             self._unallocated.append(ordinal)
             self._sequence_numbers.pop(str(ordinal), None)
-            if ordinal not in self._reserved:
-                self._free.give(ordinal)
+            self._give(ordinal)
         self._prune_attributes()
-        return ordinals
 
     def holders(self):
         """(ordinal, attribute) of every allocated address, ascending. Attributes must not be changed."""
@@ -156,6 +172,11 @@ class Block:
         self._sequence_numbers[str(ordinal)] = self.sequence_number
         self._free.take(ordinal)
 
+    def _give(self, ordinal):
+        """Make an ordinal assignable unless something forbids it."""
+        if self._allocations[ordinal] is None and ordinal not in self._reserved and ordinal not in self._resting:
+            self._free.give(ordinal)
+
     def _prune_attributes(self):
         """Drop attributes without an ordinal and renumber the others, in order."""
         used = sorted({index for index in self._allocations if index is not None})
@@ -166,11 +187,18 @@ class Block:
         self._allocations = [None if index is None else renumbered[index] for index in self._allocations]
 
     def _check(self):
-        problem = None
-        allocated = [ordinal for ordinal in range(self.size) if self._allocations[ordinal] is not None]
-        if sorted(self._unallocated + allocated) != list(range(self.size)):
-            problem = "each ordinal must be either allocated or in unallocated, once"
-        elif any(not 0 <= self._allocations[ordinal] < len(self._attributes) for ordinal in allocated):
-            problem = "an allocation refers to an attribute that does not exist"
+        problem = spec_problem(self._spec)
         if problem is not None:
             raise ValueError(f"block {self.cidr}: {problem}")
+
+
+def spec_problem(spec):
+    """The broken invariant that forbids working with a stored spec, as a text; None when there is none."""
+    allocations, count = spec["allocations"], len(spec["attributes"])
+    allocated = [ordinal for ordinal, index in enumerate(allocations) if index is not None]
+    if sorted(list(spec["unallocated"]) + allocated) != list(range(len(allocations))):
+        return "each ordinal must be either allocated or in unallocated, once"
+    for ordinal in allocated:
+        if not 0 <= allocations[ordinal] < count:
+            return "an allocation refers to an attribute that does not exist"
+    return None

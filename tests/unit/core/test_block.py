@@ -188,3 +188,26 @@ class AssigningAndReleasing(RuleBasedStateMachine):
 
 TestAssigningAndReleasing = AssigningAndReleasing.TestCase
 TestAssigningAndReleasing.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_resting_ordinal_is_not_assigned_until_it_wakes(core):
+    block = empty(core, size=4)
+    for number in range(4):
+        block.assign(f"h{number}", {})
+    block.release("h1")
+    block.rest([1])
+    assert (block.assignable, block.allocated, block.assign("next", {})) == (0, 3, -1)
+    block.reserve([])
+    assert block.assign("next", {}) == -1
+    block.wake([1])
+    assert block.assign("next", {}) == 1
+
+
+def test_waking_an_ordinal_that_is_allocated_or_reserved_does_not_free_it(core):
+    block = empty(core, size=4)
+    block.rest([0, 1])
+    assert block.assign_ordinal(0, "asked", {})
+    block.reserve([1])
+    block.wake([0, 1])
+    assert block.assignable == 2
+    assert [block.assign("h", {"n": str(number)}) for number in range(3)] == [2, 3, -1]
