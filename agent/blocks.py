@@ -40,15 +40,22 @@ class Change:
     """An assignment or a release on its way to the API server.
 
     `done` is set when it is stored, with the ordinals that it concerns. It is not stored before `after` is done: for an
-    assignment, the writing of its handle. Once `answered`, the runtime knows the address and it can no longer be
-    exchanged for another.
+    assignment, the writing of its handle. `wanted` is the ordinal that it has to be, if it has to be a certain one.
+    Once `answered`, the runtime knows the address and it can no longer be exchanged for another.
     """
 
-    def __init__(self, handle: str, secondary: dict[str, str] | None, after: asyncio.Future | None = None):
+    def __init__(
+        self,
+        handle: str,
+        secondary: dict[str, str] | None,
+        after: asyncio.Future | None = None,
+        wanted: int | None = None,
+    ):
         self.handle = handle
         self.secondary = secondary
         self.after = after
-        self.ordinals: list[int] = []
+        self.wanted = wanted
+        self.ordinals: list[int] = [] if wanted is None else [wanted]
         self.answered = False
         self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         # Not every change is waited for; whoever does still gets the exception.
@@ -140,6 +147,15 @@ class BlockKeeper:
         """The ordinals that `handle` holds."""
         return self._block.ordinals_of(handle)
 
+    def holder(self, ordinal: int) -> str | None:
+        """Who holds an ordinal: its pod, else its handle, as a text; None when it is free."""
+        attribute = dict(self._block.holders()).get(ordinal)
+        if attribute is None:
+            return None
+        owner = attribute.get("secondary") or {}
+        pod = f"pod {owner.get('namespace')}/{owner['pod']}" if owner.get("pod") else None
+        return pod or f"handle {attribute.get('handle_id')}"
+
     def address(self, ordinal: int) -> str:
         """The text of an address of the block."""
         return str(self._base + ordinal)
@@ -148,10 +164,12 @@ class BlockKeeper:
         """Reservations or pools changed."""
         self._block.reserve(self._reserved(self.cidr))
 
-    def assign(self, handle: str, secondary: dict[str, str], after: asyncio.Future) -> Change:
+    def assign(
+        self, handle: str, secondary: dict[str, str], after: asyncio.Future, wanted: int | None = None
+    ) -> Change:
         """Allocate an address that was promised. The change's `done` raises BlockUnusableError when it got lost."""
         self.promised -= 1
-        return self._enqueue(Change(handle, secondary, after))
+        return self._enqueue(Change(handle, secondary, after, wanted))
 
     def restore(self, ordinal: int, handle: str, secondary: dict[str, str], after: asyncio.Future) -> Change:
         """Allocate the very address that an earlier run gave out, and could not store."""
@@ -196,7 +214,7 @@ class BlockKeeper:
             change.settle(BlockUnusableError(f"block {self.cidr}: address taken by someone else"))
             return False
         else:
-            ordinal = self._block.assign(change.handle, change.secondary)
+            ordinal = -1 if change.wanted is not None else self._block.assign(change.handle, change.secondary)
             if ordinal < 0:
                 change.settle(BlockUnusableError(f"block {self.cidr} is full"))
                 return False

@@ -38,7 +38,7 @@ class Claims:
         # The cache of claims may lag behind; the order then simply goes on to the next block.
         for index in pool.block_order(self._node, self._cluster.claimed_cidrs()):
             cidr = pool.block_cidr(index)
-            block = await self._claim_block(pool, cidr)
+            block = await self.claim_block(pool, cidr)
             if block is not None:
                 log.info("claimed block %s of pool %s", cidr, pool.name)
                 return block
@@ -61,7 +61,8 @@ class Claims:
             await self._give_up(cidr)
         return None
 
-    async def _claim_block(self, pool: Pool, cidr: str) -> dict | None:
+    async def claim_block(self, pool: Pool, cidr: str) -> dict | None:
+        """Claim this very block and return the stored IPAMBlock, or None when another node has it."""
         if not await self._announce(cidr):
             return None
         spec = Block.empty(

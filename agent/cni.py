@@ -22,7 +22,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._core.assignment import AssignmentError, families
+from .._core.assignment import (
+    ADDRESSES_ANNOTATION,
+    AssignmentError,
+    Subject,
+    families,
+    parse_addresses,
+    parse_names,
+)
 from .._core.names import handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .cluster import Cluster
@@ -134,7 +141,7 @@ class CniServer:
             raise CniError(INVALID_CONFIGURATION, message)
         subject = await self._subject(call)
         plugin = call.config.get("ipam") or {}
-        wanted = families(subject, _configured_families(plugin))
+        wanted = self._addresses(call, subject) or families(subject, _configured_families(plugin))
         attributes = {"namespace": subject.namespace, "pod": subject.name} if call.in_kubernetes else {}
         held = await self._ipam.assign(call.handle, subject, wanted, attributes, call.netns)
         log.info(
@@ -146,6 +153,20 @@ class CniServer:
             (time.perf_counter() - started) * 1000,
         )
         return json.dumps(_result(call.version, held)).encode()
+
+    @staticmethod
+    def _addresses(call: Call, subject: Subject) -> list[str]:
+        """The very addresses that are asked for: `IP` of CNI_ARGS, else the pod's annotation ipAddrs; mostly none."""
+        if "IP" in call.arguments:
+            return parse_addresses([call.arguments["IP"]], f"{subject}: IP of CNI_ARGS")
+        value = subject.pod_annotations.get(ADDRESSES_ANNOTATION)
+        if not value:
+            return []
+        where = f"{subject}: annotation {ADDRESSES_ANNOTATION}"
+        addresses = parse_addresses(parse_names(value, where), where)
+        if not addresses:
+            raise AssignmentError(f"{where} is {value!r}; it must list at least one address, or be left out")
+        return addresses
 
     async def _del(self, call: Call, started: float) -> bytes:
         freed = await self._ipam.release(call.handle)
@@ -190,7 +211,7 @@ class CniServer:
             raise CniError(NOT_AVAILABLE, reason)
         return b""
 
-    async def _subject(self, call: Call):
+    async def _subject(self, call: Call) -> Subject:
         namespace, name = call.pod
         plugin = call.config.get("ipam") or {}
         configured = {4: plugin.get("ipv4_pools") or [], 6: plugin.get("ipv6_pools") or []}

@@ -25,16 +25,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from .._core.assignment import Choice, Subject, choose
-from .._core.names import cidr_name
 from .._core.pool import Pool
-from .._kube.errors import ApiError, NotFound, Unreachable
+from .._kube.errors import ApiError, Unreachable
 from .backoff import Backoff
 from .blocks import BlockKeeper, BlockUnusableError, Change
-from .claims import Claims
-from .cluster import Affinity, Cluster
-from .errors import EXHAUSTED, TRY_AGAIN_LATER, CniError
+from .cluster import Cluster
+from .errors import TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .lull import Lull
+from .node_blocks import NodeBlocks
 from .store import RELEASED, Row, Store, StoreError
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
@@ -77,9 +76,7 @@ class Ipam:
         self._store = store
         self._cooldown = cooldown
         self._handles = Handles(cluster.client, cluster.calico)
-        self._claims = Claims(cluster, node)
-        self._claiming = asyncio.Lock()
-        self._keepers: dict[str, BlockKeeper] = {}
+        self._blocks = NodeBlocks(cluster, node, cooldown, self._note_holders)
         self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
@@ -93,19 +90,10 @@ class Ipam:
 
         The watch caches must be complete.
         """
-        for affinity in self._cluster.claims_of(self._node):
-            block = await self._claims.complete(affinity.cidr, affinity.confirmed)
-            if block is not None:
-                self._adopt(block)
-        self._cluster.on_reserved = self._reserve_again
-        self._cluster.on_claim_removed = self._claim_removed
-        for block, ordinal, seconds in sorted(self._store.resting(), key=lambda each: each[2]):
-            if block in self._keepers:
-                # A clock that jumped back must not keep an address for longer than it would have rested at all.
-                self._keepers[block].rest([ordinal], min(seconds, self._cooldown))
+        await self._blocks.start(self._store.resting())
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             self._recover(handle, list(rows))
-        log.info("%s blocks with %s attachments", len(self._keepers), len(self._held))
+        log.info("%s blocks with %s attachments", len(self._blocks), len(self._held))
 
     def why_unable(self) -> str | None:
         """Why no pod can get an address now, as far as that is known without asking anyone; None when some can."""
@@ -113,7 +101,7 @@ class Ipam:
         if not pools:
             return "there is no enabled IP pool for workloads"
         away = self._cluster.client.seconds_away
-        if away and not any(keeper.room > 0 for keeper in self._keepers.values()):
+        if away and not self._blocks.have_room:
             return f"the API server has not answered for {away:.0f} s, and no block of node {self._node} has room"
         return None
 
@@ -135,9 +123,14 @@ class Ipam:
         return self._held
 
     async def assign(
-        self, handle: str, subject: Subject, families: Sequence[int], attributes: dict[str, str], netns: str = ""
+        self,
+        handle: str,
+        subject: Subject,
+        wanted: Sequence[int] | Sequence[str],
+        attributes: dict[str, str],
+        netns: str = "",
     ) -> tuple[Address, ...]:
-        """One address of each of `families` for the attachment; all of them or none.
+        """One address for each of `wanted`, which are address families or very addresses; all of them or none.
 
         The same attachment asked twice gets the same answer. AssignmentError when no pool serves the pod, CniError
         when those that do have no address left or when nothing could be written in time.
@@ -148,7 +141,7 @@ class Ipam:
             if held:
                 log.info("handle %s asks again", handle)
                 return held
-            choices = [choose(family, subject, self._cluster.pools) for family in families]
+            choices = [each if isinstance(each, str) else choose(each, subject, self._cluster.pools) for each in wanted]
             secondary = {**attributes, "node": self._node, "timestamp": _timestamp()}
             for _try in range(MOST_TRIES):
                 if await self._assign_once(handle, subject, choices, secondary, netns):
@@ -163,7 +156,7 @@ class Ipam:
             cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
             if not cidrs:
                 return ()
-            keepers = await self._keepers_of(cidrs)
+            keepers = await self._blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
             gathered = asyncio.ensure_future(self._lull.wait()) if recorded else None
             changes = [keeper.release(handle, gathered) for keeper in keepers]
@@ -174,21 +167,18 @@ class Ipam:
             return tuple(address.address for address in held)
 
     async def _assign_once(
-        self, handle: str, subject: Subject, choices: Sequence[Choice], secondary: dict, netns: str
+        self, handle: str, subject: Subject, choices: Sequence[Choice | str], secondary: dict, netns: str
     ) -> bool:
         """One try at an address of each choice. False when a block turned out to be unusable."""
-        keepers: list[BlockKeeper] = []
-        try:
-            for choice in choices:
-                keepers.append(await self._promise(subject, choice))
-        except BaseException:
-            for keeper in keepers:
-                keeper.promised -= 1
-            raise
+        promises = await self._blocks.promise_all(subject, choices)
+        keepers = [keeper for keeper, _ordinal in promises]
         local_first = self._may_answer_first(handle, keepers)
         cidrs = [keeper.cidr for keeper in keepers]
         stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)
-        changes = [keeper.assign(handle, secondary, stored) for keeper in keepers]
+        changes = [keeper.assign(handle, secondary, stored, ordinal) for keeper, ordinal in promises]
+        if any(change.done.done() for change in changes):  # an address that two asked for at once went to the other
+            self._take_back(handle, keepers)
+            return False
         recorded = self._hold(handle, keepers, changes, secondary, netns)
         if local_first and recorded:
             for change in changes:
@@ -284,12 +274,12 @@ class Ipam:
         """Apply what an earlier run recorded of an attachment to what the API server has."""
         cidrs = [row.block for row in rows]
         if any(row.state == RELEASED for row in rows):
-            changes = [self._keepers[cidr].release(handle) for cidr in cidrs if cidr in self._keepers]
+            changes = [keeper.release(handle) for keeper in map(self._blocks.get, cidrs) if keeper]
             self._held.pop(handle, None)
             self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
             return
         for row in rows:
-            keeper = self._keepers.get(row.block)
+            keeper = self._blocks.get(row.block)
             if keeper is None:
                 log.critical(
                     "handle %s holds an address of block %s, which is not this node's any more", handle, row.block
@@ -301,103 +291,15 @@ class Ipam:
         if handle in self._held:
             self._held[handle] = replace(self._held[handle], netns=rows[0].netns)
 
-    async def _promise(self, subject: Subject, choice: Choice) -> BlockKeeper:
-        """A block of one of the pools, with an address promised to the caller. CniError when there is none."""
-        keeper = self._with_room(choice)
-        if keeper is None:
-            async with self._claiming:
-                # Whoever held the lock before may have claimed a block with room for us all.
-                keeper = self._with_room(choice) or await self._claim_or_wait(subject, choice)
-        keeper.promised += 1
-        return keeper
-
-    def _with_room(self, choice: Choice) -> BlockKeeper | None:
-        for pool in choice.pools:
-            for cidr, keeper in self._keepers.items():
-                if keeper.room > 0 and pool.contains(cidr):
-                    return keeper
-        return None
-
-    async def _claim_or_wait(self, subject: Subject, choice: Choice) -> BlockKeeper:
-        try:
-            return await self._claim(subject, choice)
-        except CniError:
-            self._refuse_resting(subject, choice)
-            raise
-
-    async def _claim(self, subject: Subject, choice: Choice) -> BlockKeeper:
-        config = self._cluster.config
-        pools = ", ".join(f"{pool.name} ({pool.cidr})" for pool in choice.pools)
-        owned = sum(any(pool.contains(cidr) for pool in choice.pools) for cidr in self._keepers)
-        asked = f"{subject}: no free address in pools {pools}, asked for by {choice.source}: node {self._node}"
-        if not config.auto_allocate_blocks:
-            raise CniError(EXHAUSTED, f"{asked} has {owned} full blocks of them, and autoAllocateBlocks is off")
-        if owned >= config.blocks_per_node:
-            raise CniError(
-                EXHAUSTED,
-                f"{asked} has {owned} full blocks of them, the limit (maxBlocksPerHost) being {config.blocks_per_node}",
-            )
-        for pool in choice.pools:
-            block = await self._claims.claim(pool)
-            if block is not None:
-                keeper = self._adopt(block)
-                if keeper.room > 0:
-                    return keeper
-        raise CniError(EXHAUSTED, f"{asked} has {owned} full blocks of them, and every other block is claimed")
-
-    def _refuse_resting(self, subject: Subject, choice: Choice) -> None:
-        """Addresses that only rest come back by themselves: the runtime is told to try again, and when."""
-        seconds = [
-            keeper.rest_seconds
-            for cidr, keeper in self._keepers.items()
-            if keeper.rest_seconds is not None and any(pool.contains(cidr) for pool in choice.pools)
-        ]
-        if seconds:
-            pools = ", ".join(pool.name for pool in choice.pools)
-            message = f"{subject}: every free address of pools {pools} on node {self._node} was freed a moment ago"
-            raise CniError(TRY_AGAIN_LATER, f"{message}; the next one has rested in {min(seconds):.0f} s")
-
-    def _reserve_again(self) -> None:
-        for keeper in self._keepers.values():
-            keeper.update_reserved()
-
-    def _claim_removed(self, affinity: Affinity) -> None:
-        """What the block of a removed claim holds stays held, but it gives no new addresses."""
-        if affinity.node == self._node and self._keepers.pop(affinity.cidr, None):
-            log.warning("the claim on block %s was removed", affinity.cidr)
-
-    def _adopt(self, stored: dict) -> BlockKeeper:
-        keeper = self._new_keeper(stored)
-        self._keepers[keeper.cidr] = keeper
+    def _note_holders(self, keeper: BlockKeeper) -> None:
         for ordinal, attribute in keeper.holders:
             if attribute.get("handle_id"):
                 self._note(keeper, ordinal, attribute["handle_id"], attribute.get("secondary") or {})
-        return keeper
 
     def _note(self, keeper: BlockKeeper, ordinal: int, handle: str, owner: dict[str, str]) -> None:
         both = (*self.holding(handle), self._address(keeper, ordinal))
         addresses = tuple(sorted(both, key=lambda held: ":" in held.address))
         self._held[handle] = Attachment(addresses, owner, "", time.monotonic())
-
-    async def _keepers_of(self, cidrs: Sequence[str]) -> list[BlockKeeper]:
-        """The blocks' keepers; those of other nodes' blocks only for this once. Blocks that are gone have none."""
-        keepers = []
-        for cidr in cidrs:
-            keeper = self._keepers.get(cidr)
-            if keeper is None:
-                try:
-                    path = self._cluster.calico.path("IPAMBlock", cidr_name(cidr))
-                    keeper = self._new_keeper(await self._cluster.client.get(path))
-                except NotFound:
-                    continue
-            keepers.append(keeper)
-        return keepers
-
-    def _new_keeper(self, stored: dict) -> BlockKeeper:
-        cluster = self._cluster
-        return BlockKeeper(
-            cluster.client, cluster.calico, self._node, stored, cluster.reserved_ordinals, self._cooldown
-        )
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
         return Address(keeper.address(ordinal), keeper.cidr, self._cluster.pool_of(keeper.cidr))

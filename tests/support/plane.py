@@ -133,7 +133,12 @@ class AgentNode:
         self.store = self.folder / "store.sqlite"
         self.spool = self.folder / "spool"
         paths = {"kubeconfig": kubeconfig, "socket": self.socket, "store": self.store, "spool": self.spool}
-        lines = [f'node = "{name}"', *(f'{key} = "{path}"' for key, path in paths.items()), f"grace = {grace}", f"cooldown = {cooldown}"]
+        lines = [
+            f'node = "{name}"',
+            *(f'{key} = "{path}"' for key, path in paths.items()),
+            f"grace = {grace}",
+            f"cooldown = {cooldown}",
+        ]
         self._config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
 
@@ -165,10 +170,11 @@ class AgentNode:
         network: str = "podnet",
         ipam: dict | None = None,
         netns: str | None = None,
+        arguments: str | None = None,
         **config,
     ) -> CniReply:
         """Run the executable as a runtime does, for a pod named after the container unless `pod` says otherwise."""
-        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod or container}"
+        own = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod or container}"
         return await self.run(
             {
                 "CNI_COMMAND": command,
@@ -176,7 +182,7 @@ class AgentNode:
                 "CNI_NETNS": netns or f"/run/netns/{container}",
                 "CNI_IFNAME": "eth0",
                 "CNI_PATH": "/opt/cni/bin",
-                "CNI_ARGS": arguments if namespace else "",
+                "CNI_ARGS": arguments or (own if namespace else ""),
             },
             {
                 "cniVersion": version,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from .names import POOLS_ANNOTATIONS
 
 FAMILIES_ANNOTATION = "cni.projectcalico.org/ipFamilies"
+ADDRESSES_ANNOTATION = "cni.projectcalico.org/ipAddrs"
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
 
 
@@ -74,6 +75,23 @@ def parse_names(value, where):
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise AssignmentError(f"{where} is not a JSON list of strings: {value!r}; write for example '[\"pool\"]'")
     return names
+
+
+def parse_addresses(texts, where):
+    """The canonical texts of addresses that are asked for, the IPv4 one first; at most one of each family.
+
+    AssignmentError, which names `where`, when one is none, or when there are two of a family.
+    """
+    found = {}
+    for text in texts:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            raise AssignmentError(f"{where}: {text!r} is no IP address") from None
+        if address.version in found:
+            raise AssignmentError(f"{where} has more than one IPv{address.version} address: {', '.join(texts)}")
+        found[address.version] = str(address)
+    return [address for _version, address in sorted(found.items())]
 
 
 def families(subject, default):
