@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule, _load_params, env_fallback
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 _SECRETS_OF_KUBECONFIG = (
     "token",
@@ -38,6 +39,30 @@ def connection_options():
         "impersonate_user": _option("IMPERSONATE_USER", type="str"),
         "impersonate_groups": _option("IMPERSONATE_GROUPS", type="list", elements="str"),
     }
+
+
+DECLARED_POOLS = {"type": "list", "elements": "dict", "default": []}
+# What is used of a declared pool. ip_pools has the other options, and judges all of them.
+_USED_OF_POOL = {
+    "name": {"type": "str", "required": True},
+    "cidr": {"type": "str"},
+    "block_size": {"type": "int"},
+    "disabled": {"type": "bool"},
+    "allowed_uses": {"type": "list", "elements": "str"},
+}
+
+
+def declared_pools(module):
+    """The option `declared_pools`: items of ip_pools' option `pools`, of which only the used options are looked at."""
+    return tuple(_declared_pool(module, item) for item in module.params["declared_pools"])
+
+
+def _declared_pool(module, item):
+    used = {option: value for option, value in item.items() if option in _USED_OF_POOL and value is not None}
+    result = ArgumentSpecValidator(_USED_OF_POOL).validate(used)
+    if result.error_messages:
+        module.fail_json(msg=f"declared_pools: {used.get('name', 'an item')}: {'; '.join(result.error_messages)}")
+    return result.validated_parameters
 
 
 def create_module(options, **settings):

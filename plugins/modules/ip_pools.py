@@ -33,13 +33,14 @@ options:
       cidr:
         description:
           - The range, without host bits, such as V(10.244.0.0/18). Required with O(state=present).
-          - Cannot be changed once the pool exists.
+          - Cannot be changed once the pool exists. The role C(podnet.ipam.pool_migration) moves the pods to
+            another pool.
         type: str
       block_size:
         description:
           - Prefix length of the blocks that nodes claim, 20 to 32 for IPv4 and 116 to 128 for IPv6. The default is 26
             and 122.
-          - Cannot be changed once the pool exists.
+          - Cannot be changed once the pool exists, like O(pools[].cidr).
         type: int
       node_selector:
         description: Which nodes draw from the pool unasked, in Calico's selector language. The default is V(all(\)).
@@ -71,6 +72,8 @@ options:
           - What the addresses are for.
           - The default is V(Workload) and V(Tunnel), and only V(Workload) with a O(pools[].namespace_selector), which
             excludes tunnels.
+          - V(LoadBalancer) stands alone, needs Calico 3.30, and cannot be taken back. Such a pool has no encapsulation,
+            is exported by BGP, and is for all nodes.
         type: list
         elements: str
         choices: [Workload, Tunnel, LoadBalancer]
@@ -90,16 +93,52 @@ options:
     default: present
   purge:
     description:
-      - With O(state=present), also removes the pools that are not listed and that this module created, which it tells
-        by their label C(app.kubernetes.io/managed-by=podnet.ipam).
+      - With O(state=present), also removes the pools that are not listed. Which ones, O(label_selectors) says.
+    type: bool
+    default: false
+  label_selectors:
+    description:
+      - With O(purge), the pools that it considers are those whose labels match all of these selectors, for example
+        V(team=payments) or V(team in (payments,shop\)). An empty list stands for all pools of the cluster.
+      - Left out, it considers the pools that this module created or adopted, which it tells by their label
+        C(app.kubernetes.io/managed-by=podnet.ipam).
+    type: list
+    elements: str
+  force:
+    description:
+      - Whether to remove a pool although addresses of it are in use. The pods keep them, and a warning and RV(in_use)
+        say which ones. Their blocks stay until the last address is given back, but belong to no node any more.
+      - Without it, such a pool is refused.
+    type: bool
+    default: false
+  adopt:
+    description:
+      - Whether to change or remove pools that belong to another controller. These are pools with a controller among
+        their C(ownerReferences), pools whose label C(app.kubernetes.io/managed-by) names somebody else, and pools that
+        the Calico operator's C(Installation) lists.
+      - A listed pool that names another owner gets this collection's label instead; one that only the C(Installation)
+        names gets it when anything else about it is changed. The other owner may revert that.
+      - Without it, such a pool is refused, unless nothing about it has to be changed. A pool of nobody is corrected,
+        but not labelled.
     type: bool
     default: false
   pod_cidrs:
     description:
-      - The cluster's pod CIDRs. Each pool must lie in those of its family, except for pools that are only for load
+      - The cluster's pod CIDRs. Each new pool must lie in those of its family, except for pools that are only for load
         balancers.
-      - Read from kubeadm's ConfigMap C(kube-system/kubeadm-config) when not given. Where that does not say either,
-        the check is left out with a warning; the CIDRs of the nodes are not taken instead, as they may be only a part.
+      - When not given, they are read from the first of these places that has them. These are kubeadm's ConfigMap
+        C(kube-system/kubeadm-config), the ConfigMap C(kube-system/kube-proxy), the flag C(--cluster-cidr) of the pod of
+        C(kube-controller-manager), and C(spec.podCIDRs) of the nodes. As the last may be only a part of them, a pool
+        that lies outside only gives a warning then.
+      - An empty list leaves the check out.
+    type: list
+    elements: str
+  service_cidrs:
+    description:
+      - The cluster's service CIDRs. A new pool must not overlap them.
+      - When not given, they are read from the first of these places that has them. These are the cluster's
+        C(ServiceCIDR) objects, kubeadm's ConfigMap C(kube-system/kubeadm-config), and the flag
+        C(--service-cluster-ip-range) of the pod of C(kube-apiserver).
       - An empty list leaves the check out.
     type: list
     elements: str
@@ -107,11 +146,18 @@ requirements:
   - netaddr
 notes:
   - Everything is validated before the first write, and all problems are reported together.
-  - A pool with addresses in use is not removed. Its blocks tell, not the pods.
-  - A pool is removed as Calico's own API does. It is disabled first; its blocks, which are empty, are deleted with the
-    nodes' claims on them, each only if it is still as it was read; then the pool is deleted. If a pod gets an address
-    meanwhile, the module fails, and the pool stays, disabled.
-  - When a write fails midway, RV(operations) lists the writes that were made. Running again finishes the rest.
+  - New pools are held against the cluster's network. They must not overlap each other, other pools, or the services'
+    CIDRs, must not contain an address of a node, must lie in the pod CIDRs, and must not hold blocks of another size.
+    A pool with fewer blocks than nodes that its O(pools[].node_selector) matches gives a warning.
+  - As a pool's range cannot change, none of this is read when no pool is new. A run that changes nothing makes as many
+    requests as the list of pools has pages of 500. What the user may not read of it (other than Calico's objects) is
+    left out with a warning.
+  - A pool is removed as Calico's own API does. It is disabled first; then the nodes' claims on its blocks are released,
+    each only if it is still as it was read, and the empty blocks deleted; then the pool is deleted. If a pod gets an
+    address meanwhile, the module fails unless O(force), and the pool stays, disabled.
+  - Whether addresses are in use is told by the blocks, not by the pods.
+  - When a write fails midway, RV(operations) lists the writes that were made, RV(failed_operation) the one that failed,
+    and RV(operations_left) those that were left. Running again finishes the rest.
 seealso:
   - module: podnet.ipam.namespace_pools
   - module: podnet.ipam.workload_pools
@@ -143,11 +189,32 @@ EXAMPLES = r"""
         cidr: 10.244.0.0/16
     purge: true
 
+- name: The pools of one team, and no others with its label
+  podnet.ipam.ip_pools:
+    pools:
+      - name: payments
+        cidr: 10.244.128.0/20
+        labels: {team: payments}
+    purge: true
+    label_selectors: [team=payments]
+
 - name: A pool that is not needed any more
   podnet.ipam.ip_pools:
     pools:
       - name: legacy-firewall
     state: absent
+
+- name: A pool that goes at once, though pods still have addresses of it
+  podnet.ipam.ip_pools:
+    pools:
+      - name: legacy-firewall
+    state: absent
+    force: true
+  register: removed
+
+- name: Which pods these are
+  ansible.builtin.debug:
+    msg: "{{ removed.in_use | map(attribute='pod') }}"
 """
 
 RETURN = r"""
@@ -183,7 +250,7 @@ operations:
   elements: dict
   contains:
     verb:
-      description: One of V(create), V(patch) and V(delete).
+      description: One of V(create), V(patch), V(replace) and V(delete).
       type: str
       returned: always
     kind:
@@ -200,8 +267,42 @@ operations:
       returned: always
   sample:
     - {verb: create, kind: IPPool, name: rack-1}
+in_use:
+  description: The addresses in use of the pools that were removed, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    pool:
+      description: Name of the pool.
+      type: str
+      returned: always
+    address:
+      description: The address.
+      type: str
+      returned: always
+    namespace:
+      description: Namespace of the pod or of the service that has it; V(null) where it is neither's.
+      type: str
+      returned: always
+    pod:
+      description: Name of the pod that has it; V(null) where it is no pod's.
+      type: str
+      returned: always
+    handle:
+      description: Calico's handle of the address; V(null) while it rests after its release.
+      type: str
+      returned: always
+  sample:
+    - pool: legacy-firewall
+      address: 10.244.128.5
+      namespace: payments
+      pod: web-0
+      handle: k8s-pod-network.4f1c0b7e5d9a86e2
 errors:
-  description: What forbids the declaration. Nothing was written.
+  description:
+    - What forbids the declaration. Nothing was written.
+    - For a pool that is not removed because of addresses in use, C(in_use) lists these as RV(in_use) does.
   returned: when the declaration is refused
   type: list
   elements: dict
@@ -209,7 +310,21 @@ errors:
     - object: pool rack-1
       field: cidr
       value: 10.99.0.0/18
-      message: 10.99.0.0/18 does not lie in the cluster's pod CIDRs (10.244.0.0/16)
+      message: >-
+        10.99.0.0/18 does not lie in the cluster's pod CIDRs (10.244.0.0/16), which are from ConfigMap
+        kube-system/kubeadm-config
+failed_operation:
+  description: The write that failed.
+  returned: when a write failed
+  type: dict
+  sample: {verb: create, kind: IPPool, name: rack-2}
+operations_left:
+  description: The writes that were not made because of the one that failed.
+  returned: when a write failed
+  type: list
+  elements: dict
+  sample:
+    - {verb: create, kind: IPPool, name: rack-3}
 """
 
 from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runner
@@ -220,7 +335,8 @@ from ansible_collections.podnet.ipam.plugins.module_utils._core.pool import (
     TUNNEL_MODES,
 )
 from ansible_collections.podnet.ipam.plugins.module_utils._kube import observe
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import pools
+from ansible_collections.podnet.ipam.plugins.module_utils._kube.network import Network
+from ansible_collections.podnet.ipam.plugins.module_utils._plan import network_checks, pools
 
 POOL = {
     "name": {"type": "str", "required": True},
@@ -241,25 +357,37 @@ OPTIONS = {
     "pools": {"type": "list", "elements": "dict", "required": True, "options": POOL},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "purge": {"type": "bool", "default": False},
+    "label_selectors": {"type": "list", "elements": "str"},
+    "force": {"type": "bool", "default": False},
+    "adopt": {"type": "bool", "default": False},
     "pod_cidrs": {"type": "list", "elements": "str"},
+    "service_cidrs": {"type": "list", "elements": "str"},
 }
 
 
 def main():
     module = _argspec.create_module(OPTIONS)
-    desired = pools.desired(module.params)
+    desired, results = pools.desired(module.params), {}
 
     def read(client, api, existing):
-        needed = pools.touches_blocks(desired, existing)
+        needs, facts = pools.needs(desired, existing, api is not None), Network(client, api)
         return pools.Observed(
             served=api is not None,
             pools=existing,
-            blocks=tuple(observe.collection(client, api, "IPAMBlock")) if needed else (),
-            affinities=tuple(observe.collection(client, api, "BlockAffinity")) if needed else (),
-            pod_cidrs=tuple(observe.pod_cidrs(client)) if desired.asks_for_pod_cidrs else None,
+            blocks=tuple(observe.collection(client, api, "IPAMBlock")) if needs.blocks else (),
+            affinities=tuple(observe.collection(client, api, "BlockAffinity")) if needs.affinities else (),
+            installation=facts.installation if needs.installation else None,
+            network=network_checks.known(facts, desired) if needs.network else network_checks.Network(),
         )
 
-    _runner.run_plan(module, read, lambda observed: pools.plan(desired, observed))
+    def plan(observed):
+        made = pools.plan(desired, observed)
+        if made.operations:
+            results.update(made.results)
+        return made
+
+    # What was in use when a pool was removed, not when it was disabled.
+    _runner.run_plan(module, read, plan, finish=lambda _client, returned: returned.update(results))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ TUNNEL_MODES = ("Never", "Always", "CrossSubnet")
 
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
 BLOCK_SIZES = {4: (20, 32), 6: (116, 128)}
+_LONGEST_SELECTOR = 1024  # characters
 _LINK_LOCAL = {4: ipaddress.ip_network("169.254.0.0/16"), 6: ipaddress.ip_network("fe80::/10")}
 
 
@@ -179,8 +180,12 @@ def _tunnel_problems(network, spec):
 
 def _selector_problems(spec):
     for field in ("nodeSelector", "namespaceSelector"):
+        text = spec.get(field) or ""
+        if len(text) > _LONGEST_SELECTOR:
+            yield field, f"it has {len(text)} characters; at most {_LONGEST_SELECTOR} are allowed"
+            continue
         try:
-            selector.parse(spec.get(field))
+            selector.parse(text)
         except selector.SelectorError as error:
             yield field, str(error)
 
@@ -190,10 +195,23 @@ def _use_problems(spec):
     for use in uses:
         if use not in ALLOWED_USES:
             yield "allowedUses", f"{use!r} is none of {', '.join(ALLOWED_USES)}"
-    if "LoadBalancer" in uses and len(uses) > 1:
-        yield "allowedUses", f"{uses}: LoadBalancer cannot be combined with another use"
+    if "LoadBalancer" in uses:
+        yield from _load_balancer_problems(spec, uses)
     if "Tunnel" in uses and spec.get("namespaceSelector"):
         yield "allowedUses", f"{uses}: a pool with a namespaceSelector cannot serve tunnels; leave Tunnel out"
     mode = spec.get("assignmentMode") or AUTOMATIC
     if mode not in (AUTOMATIC, MANUAL):
         yield "assignmentMode", f"{mode!r} is none of {AUTOMATIC}, {MANUAL}"
+
+
+def _load_balancer_problems(spec, uses):
+    """The addresses of services are announced, whichever node they are on: neither tunnels nor nodes matter."""
+    if len(uses) > 1:
+        yield "allowedUses", f"{uses}: LoadBalancer cannot be combined with another use"
+    for field in ("ipipMode", "vxlanMode"):
+        if (spec.get(field) or "Never") != "Never":
+            yield field, f"{spec[field]} is not for a pool for LoadBalancer: it needs Never"
+    if spec.get("disableBGPExport"):
+        yield "disableBGPExport", "True is not for a pool for LoadBalancer: its addresses have to be announced"
+    if (spec.get("nodeSelector") or "all()") != "all()":
+        yield "nodeSelector", f"{spec['nodeSelector']!r} is not for a pool for LoadBalancer: it needs all()"

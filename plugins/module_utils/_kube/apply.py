@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 
-from . import resources
+from . import resources, rollout
 from .calico import KINDS as CALICO_KINDS
 from .calico import METADATA_ANNOTATION, V1
+from .errors import ApiError, Conflict
 
 _SOFT_DELETED = ("IPAMBlock", "BlockAffinity", "IPAMHandle")
 
@@ -24,8 +25,10 @@ def apply(operation, observed, writer, api):
 
 def _create(operation, _observed, writer, api):
     if operation.kind in CALICO_KINDS:
-        kind = _stored_kind(operation.kind, api)
-        body = api.new(kind, operation.name, operation.body["spec"], operation.body.get("labels"))
+        kind, spec = _stored_kind(operation.kind, api), operation.body["spec"]
+        if kind == "BlockAffinity":
+            spec = {**spec, "deleted": api.affinity_deleted(False)}
+        body = api.new(kind, operation.name, spec, operation.body.get("labels"))
         return writer.create(api.path(kind), body)
     return writer.create(resources.path(operation.kind, namespace=operation.namespace), operation.body)
 
@@ -37,7 +40,19 @@ def _patch(operation, observed, writer, api):
     # controllers write status all the time: there it is enough that it is the same object.
     guard = "resourceVersion" if calico else "uid"
     body = {**body, "metadata": {**body.get("metadata", {}), guard: observed["metadata"][guard]}}
-    return writer.patch(_path(operation, api), body)
+    try:
+        return writer.patch(_path(operation, api), body)
+    except ApiError as error:
+        raise _as_conflict(error) from None
+
+
+def _as_conflict(error):
+    """What an API server says of a patch for another uid is that the uid cannot be changed: 422, and no conflict."""
+    if error.status != 422 or "metadata.uid" not in error.message:
+        return error
+    conflict = Conflict(error.method, error.path, error.status, error.reason, error.message)
+    conflict.origin = error.origin
+    return conflict
 
 
 def _replace(operation, observed, writer, api):
@@ -57,7 +72,20 @@ def _delete(operation, observed, writer, api):
     return marked
 
 
-_VERBS = {"create": _create, "patch": _patch, "replace": _replace, "delete": _delete}
+def _evict(operation, observed, writer, api):
+    """`body` says for how long (`timeout`) and how often (`sleep`) to try what a disruption budget forbids."""
+    rollout.evict(writer, _path(operation, api), observed, **operation.body)
+    return observed
+
+
+_VERBS = {
+    "create": _create,
+    "patch": _patch,
+    "restart": _patch,  # of a pod template by an annotation; another name, because the user sees it
+    "replace": _replace,
+    "delete": _delete,
+    "evict": _evict,
+}
 
 
 def _path(operation, api):

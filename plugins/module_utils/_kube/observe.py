@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 
+from .._core.names import cidr_name
 from . import resources
 from .calico import METADATA_ANNOTATION, V1, V3
-from .errors import ApiError, NotFound
+from .errors import NotFound
 
 _FEW = 3  # up to so many objects of one collection are read one by one, more with one list
 
@@ -36,54 +37,41 @@ def collection(client, api, kind):
         return []
 
 
-def named(client, kind, names, namespace=None):
-    """Those of `names` that exist, as {name: object}."""
+def labelled(client, api, kind):
+    """Objects of one of Calico's kinds by name, with labels as `pools` has them; None when the kind is not served."""
+    try:
+        found = client.list(api.path(kind)) if api else None
+    except NotFound:
+        return None
+    return found if found is None else {each["metadata"]["name"]: _with_all_labels(each) for each in found}
+
+
+def named(client, kind, names, namespace=None, keep=None):
+    """Those of `names` that exist, as {name: object}. `keep` as for `list`."""
     if len(names) <= _FEW:
         found = [client.find(resources.path(kind, name, namespace)) for name in sorted(names)]
     else:
-        found = client.list(resources.path(kind, namespace=namespace))
+        found = client.list(resources.path(kind, namespace=namespace), keep=keep)
     return {each["metadata"]["name"]: each for each in found if each and each["metadata"]["name"] in names}
 
 
-def pod_cidrs(client):
-    """The cluster's pod CIDRs as kubeadm recorded them (networking.podSubnet), or [] when that cannot be read."""
-    try:
-        config = client.find(resources.path("ConfigMap", "kubeadm-config", "kube-system"))
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return []
-    import yaml  # comes with the kubernetes client
-
-    text = ((config or {}).get("data") or {}).get("ClusterConfiguration") or ""
-    networking = (yaml.safe_load(text) or {}).get("networking") or {}
-    return [cidr.strip() for cidr in (networking.get("podSubnet") or "").split(",") if cidr.strip()]
+def namespaces(client, names=None):
+    """Namespaces by name: those of `names` that exist, or all of the cluster. Only what is used of their metadata."""
+    if names is not None:
+        return named(client, "Namespace", names, keep=_bare)
+    return {each["metadata"]["name"]: each for each in client.list(resources.path("Namespace"), keep=_bare)}
 
 
-def workloads(client, keys):
-    """The workloads that exist out of (kind, namespace, name) keys, by key."""
-    wanted = {}
-    for kind, namespace, name in keys:
-        wanted.setdefault((kind, namespace), set()).add(name)
-    return {
-        (kind, namespace, name): found
-        for (kind, namespace), names in sorted(wanted.items())
-        for name, found in named(client, kind, names, namespace).items()
-    }
+def _bare(obj):
+    metadata = obj["metadata"]
+    used = ("name", "uid", "resourceVersion", "labels", "annotations")
+    return {"metadata": {name: metadata[name] for name in used if name in metadata}}
 
 
-def pods_of(client, existing):
-    """The pods of each workload, by its key. A CronJob has none of its own: they belong to its Jobs."""
-    found = {}
-    for (kind, namespace, name), workload in existing.items():
-        if kind == "Pod":
-            found[kind, namespace, name] = [workload]
-        elif kind != "CronJob":
-            selector = resources.selector_text(workload["spec"]["selector"])
-            found[kind, namespace, name] = client.list(
-                resources.path("Pod", namespace=namespace), labelSelector=selector
-            )
-    return found
+def blocks(client, api, cidrs):
+    """The IPAMBlocks with these CIDRs, as far as they exist."""
+    paths = [api.path("IPAMBlock", cidr_name(cidr)) for cidr in sorted(cidrs)] if api else []
+    return [block for block in map(client.find, paths) if block]
 
 
 def nodes(client):

@@ -9,11 +9,15 @@ _COLLECTIONS = {
     "Node": ("/api/v1", "nodes"),
     "ConfigMap": ("/api/v1", "configmaps"),
     "Pod": ("/api/v1", "pods"),
+    "Service": ("/api/v1", "services"),
+    "Event": ("/api/v1", "events"),
     "Deployment": ("/apis/apps/v1", "deployments"),
     "StatefulSet": ("/apis/apps/v1", "statefulsets"),
     "DaemonSet": ("/apis/apps/v1", "daemonsets"),
+    "ReplicaSet": ("/apis/apps/v1", "replicasets"),
     "Job": ("/apis/batch/v1", "jobs"),
     "CronJob": ("/apis/batch/v1", "cronjobs"),
+    "ServiceCIDR": ("/apis/networking.k8s.io/v1", "servicecidrs"),
 }
 
 
@@ -37,4 +41,18 @@ _EXPRESSIONS = {
     "NotIn": "{key} notin ({values})",
     "Exists": "{key}",
     "DoesNotExist": "!{key}",
+}
+
+
+def selects(selector, labels):
+    """Whether a LabelSelector matches a dict of labels."""
+    exact = all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
+    return exact and all(_TESTS[term["operator"]](term, labels) for term in selector.get("matchExpressions") or ())
+
+
+_TESTS = {
+    "In": lambda term, labels: term["key"] in labels and labels[term["key"]] in term["values"],
+    "NotIn": lambda term, labels: labels.get(term["key"]) not in term["values"],
+    "Exists": lambda term, labels: term["key"] in labels,
+    "DoesNotExist": lambda term, labels: term["key"] not in labels,
 }

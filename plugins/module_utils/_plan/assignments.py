@@ -1,9 +1,10 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The pool annotations of one object: what they say, what they should say, and whether they can be honoured.
+"""The annotations of one object that say which addresses its pods get: what they mean, what they should mean, and
+whether that can be honoured.
 
-A *wanted* assignment maps the address family (4, 6) to a list of pool names or CIDRs, in the order in which they are to
-be tried; an empty list takes the annotation away, and a family that is not in it is left alone.
+A *wanted* assignment maps options (`ipv4_pools`, `ipv6_pools`, `families`, `ip_addrs`) to lists. An empty list takes
+the annotation away, and an option that is not in it is left alone.
 """
 
 from __future__ import annotations
@@ -11,20 +12,33 @@ from __future__ import annotations
 import ipaddress
 import json
 
-from .._core.assignment import AssignmentError, parse_names
+from .._core.assignment import FAMILIES_ANNOTATION, AssignmentError, parse_names
 from .._core.names import POOLS_ANNOTATIONS
 from .._core.pool import Pool
+from . import pool_view
 from .operation import Problem
 
-MALFORMED = "which is not a JSON list of strings"
-FAMILY_OPTIONS = {4: "ipv4_pools", 6: "ipv6_pools"}
+POOL_OPTIONS = {"ipv4_pools": 4, "ipv6_pools": 6}
+FAMILIES = {"IPv4": 4, "IPv6": 6}
+IP_ADDRS_ANNOTATION = "cni.projectcalico.org/ipAddrs"
+KEYS = {
+    **{option: POOLS_ANNOTATIONS[family] for option, family in POOL_OPTIONS.items()},
+    "families": FAMILIES_ANNOTATION,
+    "ip_addrs": IP_ADDRS_ANNOTATION,
+}
+# Calico reads ipAddrs of a pod only.
+NAMESPACE_OPTIONS = ("ipv4_pools", "ipv6_pools", "families")
+WORKLOAD_OPTIONS = (*NAMESPACE_OPTIONS, "ip_addrs")
 
 
-def wanted(item, absent):
-    """The wanted assignment of an item of `namespaces` or `workloads`."""
+def wanted(item, absent, options):
+    """The wanted assignment of an item of `namespaces` or `workloads`, out of those `options` that its kind knows.
+
+    Values are in canonical form as far as they are valid.
+    """
     if absent:
-        return {family: [] for family in FAMILY_OPTIONS}
-    return {family: item[option] for family, option in FAMILY_OPTIONS.items() if item.get(option) is not None}
+        return {option: [] for option in options}
+    return {option: _canonical(option, item[option]) for option in options if item.get(option) is not None}
 
 
 def readable(pools):
@@ -38,6 +52,26 @@ def readable(pools):
     return found
 
 
+def with_declared(pools, declared):
+    """IPPool objects by name, as they are once the pools of the option `declared_pools` are what they shall be.
+
+    One without a CIDR cannot be created: it counts only if it exists. A pool that is being deleted stays so.
+    """
+    merged = dict(pools)
+    for item in declared:
+        if item.get("cidr"):
+            existing = pools.get(item["name"], {"metadata": {"name": item["name"]}})
+            merged[item["name"]] = {**_enabled(existing), "spec": pool_view.spec(pool_view.declared(item))}
+    return merged
+
+
+def _enabled(pool):
+    """Without the condition that says no more than that the pool is disabled: that is to be declared anew."""
+    conditions = (pool.get("status") or {}).get("conditions") or ()
+    kept = [each for each in conditions if each.get("reason") != "PoolDisabled"]
+    return {**pool, "status": {**(pool.get("status") or {}), "conditions": kept}}
+
+
 def look_up(entry, pools):
     """The pool that an entry means, by CIDR or by name as in Calico; None when there is none."""
     try:
@@ -48,28 +82,46 @@ def look_up(entry, pools):
 
 
 def reference_problems(subject, assignment, pools):
-    """Entries of a wanted assignment that no pool can honour."""
-    for family, entries in sorted(assignment.items()):
-        for entry in entries:
+    """Entries of a wanted assignment that no pool can honour. Fixed addresses have rules of their own: `fixed`."""
+    for option, family in POOL_OPTIONS.items():
+        for entry in assignment.get(option, ()):
             reason = _why_not(entry, family, pools)
             if reason:
-                yield Problem(subject, FAMILY_OPTIONS[family], entry, f"pool {entry!r} {reason}")
+                yield Problem(subject, option, entry, f"pool {entry!r} {reason}")
+    for name in assignment.get("families", ()):
+        if not any(pool.family == FAMILIES[name] and not pool.why_not_usable() for pool in pools.values()):
+            yield Problem(subject, "families", name, f"no enabled pool of {name} exists")
 
 
-def view(annotations):
+def contradictions(subject, seen):
+    """Warnings about options that have no effect beside others. `seen`: a `view` of all annotations as they will be."""
+    given = {option: value for option, value in seen.items() if value and isinstance(value, list)}
+    fixed = given.pop("ip_addrs", None)
+    if fixed:
+        others = " and ".join(given)
+        return [f"{subject}: ip_addrs is {fixed}: beside it, {others} of the pods have no effect"] if given else []
+    names = given.get("families")
+    return [
+        f"{subject}: {option} {given[option]} is not used: families is {names}"
+        for option, family in POOL_OPTIONS.items()
+        if names and option in given and family not in {FAMILIES[name] for name in names}
+    ]
+
+
+def view(annotations, options):
     """What the annotations say, by option: a list, None where absent, the raw text where it is malformed."""
-    return {option: _read(annotations, family) for family, option in FAMILY_OPTIONS.items()}
+    return {option: _read(annotations, option) for option in options}
 
 
 def changes(assignment, annotations):
     """Annotations to write, {key: value}; the value None takes one away. Nothing when the meaning is right already."""
     written = {}
-    for family, entries in assignment.items():
-        key, stored = POOLS_ANNOTATIONS[family], _read(annotations, family)
+    for option, entries in assignment.items():
+        stored = _read(annotations, option)
         if entries and stored != entries:
-            written[key] = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+            written[KEYS[option]] = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
         elif not entries and stored is not None:
-            written[key] = None
+            written[KEYS[option]] = None
     return written
 
 
@@ -79,27 +131,64 @@ def changed(annotations, written):
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def malformed(assignment, annotations):
-    """(key, text) of the annotations that an assignment leaves alone and that cannot be read."""
-    for family, key in POOLS_ANNOTATIONS.items():
-        text = _read(annotations, family)
-        if family not in assignment and isinstance(text, str):
-            yield key, text
+def malformed(assignment, annotations, options):
+    """(key, text, what is wrong) of the annotations that an assignment leaves alone and that cannot be read."""
+    for option in options:
+        text = _read(annotations, option)
+        if option not in assignment and isinstance(text, str):
+            yield KEYS[option], text, _MALFORMED.get(option, "which is not a JSON list of strings")
 
 
-def malformed_warnings(subject, assignment, annotations):
+def malformed_warnings(subject, assignment, annotations, options):
     """What is wrong with annotations that are left alone: no pod would start with them."""
-    return [f"{subject}: annotation {key} is {text!r}, {MALFORMED}" for key, text in malformed(assignment, annotations)]
+    found = malformed(assignment, annotations, options)
+    return [f"{subject}: annotation {key} is {text!r}, {what}" for key, text, what in found]
 
 
-def _read(annotations, family):
-    text = annotations.get(POOLS_ANNOTATIONS[family])
+_MALFORMED = {
+    "families": "which is not a JSON list of IPv4, IPv6 or both",
+    "ip_addrs": "which is not a JSON list of addresses, one at most of each family",
+}
+
+
+def _read(annotations, option):
+    text = annotations.get(KEYS[option])
     if not text:
         return None  # Calico takes an empty value as absent
     try:
-        return parse_names(text, "")
+        value = _canonical(option, parse_names(text, ""))
     except AssignmentError:
         return text
+    return text if option in _VALID and not _VALID[option](value) else value
+
+
+def _canonical(option, entries):
+    """Entries in the form in which they are compared and written. The order of pools and of addresses counts."""
+    if option == "families":
+        return sorted(set(entries))
+    return [_address_text(entry) for entry in entries] if option == "ip_addrs" else list(entries)
+
+
+def _address_text(entry):
+    try:
+        return str(ipaddress.ip_address(entry))
+    except ValueError:
+        return entry
+
+
+def _are_families(names):
+    return bool(names) and all(name in FAMILIES for name in names)
+
+
+def _are_addresses(entries):
+    try:
+        versions = [ipaddress.ip_address(entry).version for entry in entries]
+    except ValueError:
+        return False
+    return bool(versions) and len(set(versions)) == len(versions)
+
+
+_VALID = {"families": _are_families, "ip_addrs": _are_addresses}
 
 
 def _why_not(entry, family, pools):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Operation:
-    """One write. `verb` is create, patch, replace or delete.
+    """One write. `verb` is create, patch, restart (a patch that replaces a workload's pods), replace, delete or evict.
 
     `body` is the object to create, or the merge patch; of Calico's kinds only `labels` and `spec`, as the rest depends
     on the API group. For a replace, which is for Calico's kinds only, it holds the whole new `spec`. `observed` is the
@@ -34,19 +34,24 @@ class Operation:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that forbids every write: the object, its option and value, and what would be right."""
+    """Something that forbids every write: the object, its option and value, and what would be right.
+
+    `details` are further keys of it that modules return.
+    """
 
     subject: str
     option: str
     value: object
     message: str
+    details: dict = field(default_factory=dict)
 
     def __str__(self):
         return f"{self.subject}: {self.option}: {self.message}"
 
     def describe(self):
         """The problem as modules return it in `errors`."""
-        return {"object": self.subject, "field": self.option, "value": self.value, "message": self.message}
+        told = {"object": self.subject, "field": self.option, "value": self.value, "message": self.message}
+        return {**told, **self.details}
 
 
 @dataclass

@@ -9,51 +9,45 @@ import re
 from collections import Counter
 
 from .._core.pool import spec_problems
-from . import pool_view, ranges
+from . import holders, ownership, pool_view, ranges
 from .operation import Problem
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_NAME = 253
-_SHOWN = 5  # pods or blocks that a message names before it only counts
+_LOAD_BALANCER = ["LoadBalancer"]
 
 
-def declaration_problems(wanted, observed, gone):
-    """(problems, warnings) of the declared set as a whole, against the cluster. `gone`: pools to be removed."""
+def declaration_problems(views):
+    """(problems of the views each by itself and as names, (view, network) pairs of those whose CIDR is sound)."""
     problems, sound = [], []
-    for view in wanted.pools:
+    for view in views:
         own = list(_own_problems(view))
         problems += own
         if not any(problem.option == "cidr" for problem in own):
             sound.append((view, ipaddress.ip_network(view["cidr"])))
-    problems += _repeated_names(wanted.pools)
-    problems += _changed_immutables(wanted.pools, observed.pools)
-    problems += _overlaps(sound, observed.pools, gone)
-    problems += _foreign_blocks(sound, observed, gone)
-    outside, warnings = _pod_cidr_findings(sound, wanted, observed)
-    return problems + outside, warnings
+    problems += repeated_names("pool", [view["name"] for view in views])
+    return problems, sound
 
 
-def removal_problems(pools, blocks):
-    """A pool with addresses in use is not removed: one problem for each such pool."""
-    for pool in pools:
-        network = _network(pool["spec"].get("cidr"))
-        used = [
-            (block, list(_holders(block))) for block in blocks if _overlap(network, _network(block["spec"]["cidr"]))
-        ]
-        holders = sorted(holder for _block, holders in used for holder in holders)
-        if holders:
-            name, cidr = pool["metadata"]["name"], pool["spec"]["cidr"]
-            where = _some(sorted(block["spec"]["cidr"] for block, held in used if held))
-            users = f"{len(holders)} addresses of {cidr} are in use, by {_some(holders)} (blocks {where})"
-            disabled = "; it is disabled, nothing new comes from it" if pool["spec"].get("disabled") else ""
-            yield Problem(f"pool {name}", "state", "absent", f"it cannot be removed: {users}{disabled}")
+def name_problems(subject, name):
+    """Whether an object can have this name."""
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        message = f"{name!r} is no object name: lower-case letters, digits, '-' and '.' are allowed"
+        yield Problem(subject, "name", name, message)
+
+
+def repeated_names(kind, names):
+    """One problem for each name that is declared more than once."""
+    counts = Counter(names)
+    for name in sorted(name for name, count in counts.items() if count > 1):
+        message = f"{name!r} is declared {counts[name]} times; each name may stand once"
+        yield Problem(f"{kind} {name}", "name", name, message)
 
 
 def _own_problems(view):
     subject = f"pool {view['name']}"
-    if len(view["name"]) > _LONGEST_NAME or not _NAME.fullmatch(view["name"]):
-        message = f"{view['name']!r} is no object name: lower-case letters, digits, '-' and '.' are allowed"
-        yield Problem(subject, "name", view["name"], message)
+    yield from name_problems(subject, view["name"])
+    yield from ownership.label_problems(subject, view["labels"])
     if view["cidr"] is None:
         yield Problem(subject, "cidr", None, "it is missing; a range such as 10.244.0.0/16 is needed")
         return
@@ -62,113 +56,72 @@ def _own_problems(view):
         yield Problem(subject, option, view[option], message)
 
 
-def _repeated_names(views):
-    counts = Counter(view["name"] for view in views)
-    for name in sorted(name for name, count in counts.items() if count > 1):
-        yield Problem(
-            f"pool {name}", "name", name, f"{name!r} is declared {counts[name]} times; each name may stand once"
-        )
-
-
-def _changed_immutables(views, pools):
+def change_problems(views, pools):
+    """What the declaration would change of existing pools, but cannot be changed."""
     for view in views:
         existing = pools.get(view["name"])
-        before = pool_view.stored(existing) if existing else view
+        if existing is None:
+            continue
+        subject, before = f"pool {view['name']}", pool_view.stored(existing)
+        if is_leaving(existing):
+            message = "it is being deleted in the cluster; run again when it is gone, or declare another name"
+            yield Problem(subject, "name", view["name"], message)
         for option in pool_view.IMMUTABLE:
             if view[option] != before[option]:
                 message = (
                     f"it is {before[option]} in the cluster and declared as {view[option]}, but cannot be changed;"
-                    " declare a new pool, move the pods to it, then remove this one"
+                    " the role podnet.ipam.pool_migration moves the pods to another pool, which takes its place"
                 )
-                yield Problem(f"pool {view['name']}", option, view[option], message)
+                yield Problem(subject, option, view[option], message)
+        if before["allowed_uses"] == _LOAD_BALANCER != view["allowed_uses"]:
+            message = "a pool for LoadBalancer cannot be used otherwise; declare another pool, and remove this one"
+            yield Problem(subject, "allowed_uses", view["allowed_uses"], message)
 
 
-def _overlaps(sound, pools, gone):
+def is_leaving(pool):
+    """Whether a pool is being deleted already, but held by a finalizer: Calico's waits for the pool's last block."""
+    return bool(pool["metadata"].get("deletionTimestamp"))
+
+
+def overlaps(sound, pools, gone):
+    """(problems, warnings) about overlapping pools. What overlaps in the cluster already can only be told."""
     declared = {view["name"]: network for view, network in sound}
-    others = {name: _network(pool["spec"].get("cidr")) for name, pool in pools.items()}
-    kept = [
-        (name, network) for name, network in others.items() if network and name not in declared and name not in gone
-    ]
-    named = [(view["name"], network) for view, network in sound] + kept
-    networks = {**dict(kept), **declared}
-    for outer, inner in ranges.overlaps(named):
+    kept = [(name, pool) for name, pool in pools.items() if name not in declared and name not in gone]
+    others = [(name, holders.network_of(pool)) for name, pool in kept if holders.network_of(pool)]
+    networks, problems, warnings = {**dict(others), **declared}, [], []
+    for outer, inner in ranges.overlaps([(view["name"], network) for view, network in sound] + others):
         if inner not in declared:
             outer, inner = inner, outer
-        if inner in declared and outer != inner:
-            origin = "declared too" if outer in declared else "which exists in the cluster"
-            message = f"{networks[inner]} overlaps pool {outer} ({networks[outer]}), {origin}"
-            yield Problem(f"pool {inner}", "cidr", str(networks[inner]), message)
-
-
-def _foreign_blocks(sound, observed, gone):
-    """Blocks of another size in a new pool's range: Calico would not see them and give their addresses out twice."""
-    leaving = [_network(observed.pools[name]["spec"].get("cidr")) for name in gone]
-    blocks = [_network(block["spec"]["cidr"]) for block in observed.blocks]
-    blocks = [block for block in blocks if not any(_overlap(block, network) for network in leaving)]
-    for view, network in sound:
-        if view["name"] in observed.pools:
+        if inner not in declared or outer == inner:
             continue
-        other = sorted(
-            str(block) for block in blocks if _overlap(block, network) and block.prefixlen != view["block_size"]
-        )
-        if other:
-            message = f"{view['block_size']} differs from blocks that exist in {network}: {_some(other)}"
-            yield Problem(f"pool {view['name']}", "block_size", view["block_size"], message)
-
-
-def _pod_cidr_findings(sound, wanted, observed):
-    """(problems, warnings) about pools outside of the pod CIDR. The option wins over what the cluster says."""
-    given = wanted.pod_cidrs is not None
-    cidrs = list(wanted.pod_cidrs if given else observed.pod_cidrs or ())
-    if not cidrs:
-        return [], [] if given or not sound else [_UNKNOWN_POD_CIDRS]
-    known, malformed = ranges.parse(cidrs)
-    problems = [Problem("option pod_cidrs", "pod_cidrs", cidr, f"{cidr!r} is not a CIDR") for cidr in malformed]
-    warnings = []
-    for view, network in sound:
-        if view["allowed_uses"] == ["LoadBalancer"]:
-            continue
-        if not ranges.has_family(known, network.version):
-            warnings.append(
-                f"pool {view['name']}: the pod CIDRs ({', '.join(cidrs)}) have none of IPv{network.version}"
-            )
-        elif not ranges.lies_in(network, known):
-            message = f"{network} does not lie in the cluster's pod CIDRs ({', '.join(cidrs)})"
-            problems.append(Problem(f"pool {view['name']}", "cidr", view["cidr"], message))
+        text = f"{networks[inner]} overlaps pool {outer} ({networks[outer]})"
+        if outer in declared:
+            problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), f"{text}, declared too"))
+        elif is_leaving(pools[outer]):
+            warnings.append(f"pool {inner}: {text}, which is being deleted; Calico waits with {inner} for that")
+        elif inner in pools:
+            warnings.append(f"pool {inner}: {text}, and both exist in the cluster: remove one of them")
+        else:
+            message = f"{text}, which exists in the cluster"
+            problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), message))
     return problems, warnings
 
 
-_UNKNOWN_POD_CIDRS = (
-    "whether the pools lie in the cluster's pod CIDRs was not checked: ConfigMap kube-system/kubeadm-config does not"
-    " say what they are; give them as option pod_cidrs ([] to leave the check out)"
-)
+def block_problems(new, blocks, released):
+    """Blocks of another size in a new pool's range: Calico would not see them and give their addresses out twice.
 
-
-def _holders(block):
-    """A text for each address of a block that is allocated: its pod, else its handle."""
-    attributes = block["spec"].get("attributes") or []
-    for index in block["spec"].get("allocations") or ():
-        if index is not None:
-            attribute = attributes[index] if index < len(attributes) else {}
-            owner = attribute.get("secondary") or {}
-            if owner.get("pod"):
-                yield f"pod {owner.get('namespace')}/{owner['pod']}"
-            else:
-                yield f"handle {attribute.get('handle_id') or 'unknown'}"
-
-
-def _some(texts):
-    texts = list(dict.fromkeys(texts))
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
-
-
-def _overlap(one, other):
-    return bool(one and other and one.version == other.version and one.overlaps(other))
-
-
-def _network(cidr):
-    try:
-        return ipaddress.ip_network(cidr)
-    except (ValueError, TypeError):
-        return None
+    `released`: names of the blocks that are deleted before the pool is created.
+    """
+    present = [
+        (block["spec"]["cidr"], holders.network_of(block))
+        for block in blocks
+        if block["metadata"]["name"] not in released and not holders.is_deleted(block) and holders.network_of(block)
+    ]
+    networks, conflicts = dict(present), {}
+    for view, cidr in ranges.meetings(new, present):
+        if networks[cidr].prefixlen != view["block_size"]:
+            conflicts.setdefault(view["name"], (view, []))[1].append(cidr)
+    for view, found in conflicts.values():
+        there = holders.some(sorted(found))
+        message = f"{view['block_size']} differs from blocks that exist in {view['cidr']}: {there}"
+        yield Problem(f"pool {view['name']}", "block_size", view["block_size"], message)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from .._core import names
 from .._core.pool import ALLOWED_USES, AUTOMATIC, DEFAULT_BLOCK_SIZE, WORKLOAD
 
-OWNER_LABEL, OWNER = "app.kubernetes.io/managed-by", "podnet.ipam"
 IMMUTABLE = ("cidr", "block_size")
 
 # (option, field of the spec, default). What has no default here depends on other fields, see `_complete`.
@@ -68,15 +67,6 @@ def spec(view):
 def spec_changes(before, after):
     """What a merge patch of the spec has to contain to turn one view into the other."""
     return {field: after[option] for option, field, _default in _FIELDS if before[option] != after[option]}
-
-
-def label_changes(before, after):
-    return {key: value for key, value in after["labels"].items() if before["labels"].get(key) != value}
-
-
-def is_owned(pool):
-    """Whether the collection created this IPPool object."""
-    return (pool["metadata"].get("labels") or {}).get(OWNER_LABEL) == OWNER
 
 
 def _complete(name, view, labels):

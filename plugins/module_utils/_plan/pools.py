@@ -3,75 +3,91 @@
 """Pools: from the declared and the observed ones to the writes that make them equal.
 
 The order of writes never passes through a state that Calico would refuse: pools are removed before others are created
-in their range. Removal follows Calico's own: the pool is disabled, so that nothing new comes from it; then its empty
-blocks go, each under compare-and-swap, so that an address assigned meanwhile stops it; then the pool.
+in their range.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from . import pool_view
+from . import network_checks, ownership, pool_checks, pool_removal, pool_view
+from .network_checks import Network
 from .operation import Operation, Plan, Problem
-from .pool_checks import declaration_problems, removal_problems
 
 
 @dataclass(frozen=True)
 class Desired:
     """`pools` are views in the order in which they were declared. With `absent`, only their names count.
 
-    `pod_cidrs` are those that the user gave: None to take the cluster's, empty to leave the check out.
+    `label_selectors`, `pod_cidrs` and `service_cidrs` are None when they were left out.
     """
 
     pools: tuple
     absent: bool = False
     purge: bool = False
+    force: bool = False
+    adopt: bool = False
+    label_selectors: tuple | None = None
     pod_cidrs: tuple | None = None
-
-    @property
-    def asks_for_pod_cidrs(self):
-        """Whether the cluster has to be asked for its pod CIDRs."""
-        return self.pod_cidrs is None and not self.absent
+    service_cidrs: tuple | None = None
 
 
 @dataclass(frozen=True)
 class Observed:
     """`served`: whether the cluster has IP pools at all. `pools` maps names to IPPool objects.
 
-    `blocks` and `affinities` are needed only where `touches_blocks` says so.
-    `pod_cidrs` are the cluster's as far as they are known; None when the user gave them.
+    What else is needed depends on the pools: `Needs` says it. The CIDRs of `network` are the cluster's own.
     """
 
     pools: dict
     served: bool = True
     blocks: tuple = ()
     affinities: tuple = ()
-    pod_cidrs: tuple | None = None
+    installation: dict | None = None
+    network: Network = field(default_factory=Network)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What planning has to know beside the pools: nothing when they are as declared."""
+
+    blocks: bool
+    affinities: bool
+    network: bool
+    installation: bool
 
 
 def desired(options):
     """The Desired of module options."""
-    absent = options["state"] == "absent"
-    views = tuple(pool_view.declared(pool) for pool in options["pools"])
-    pod_cidrs = options["pod_cidrs"]
-    return Desired(views, absent, bool(options["purge"]), None if pod_cidrs is None else tuple(pod_cidrs))
+    given = {name: options.get(name) for name in ("label_selectors", "pod_cidrs", "service_cidrs")}
+    return Desired(
+        pools=tuple(pool_view.declared(pool) for pool in options["pools"]),
+        absent=options["state"] == "absent",
+        **{name: bool(options.get(name)) for name in ("purge", "force", "adopt")},
+        **{name: None if value is None else tuple(value) for name, value in given.items()},
+    )
+
+
+def needs(wanted, pools, served=True):
+    """The Needs of a plan for the existing `pools`."""
+    gone, new = removed(wanted, pools), served and any(view["name"] not in pools for view in _declared(wanted))
+    touched = [*gone, *(view["name"] for view in _declared(wanted) if _differs(view, pools.get(view["name"])))]
+    return Needs(
+        blocks=new or bool(gone),
+        affinities=bool(gone),
+        network=new,
+        installation=any(ownership.is_of_nobody(pools[name]) for name in touched),
+    )
 
 
 def removed(wanted, pools):
-    """Names of the existing pools that are to go, sorted."""
+    """Names of the existing pools that are to go, sorted. One that is being deleted already is gone for good."""
     listed = {view["name"] for view in wanted.pools}
     if wanted.absent:
-        return sorted(listed & set(pools))
-    if not wanted.purge:
-        return []
-    return sorted(name for name, pool in pools.items() if pool_view.is_owned(pool) and name not in listed)
-
-
-def touches_blocks(wanted, pools):
-    """Whether planning has to know the blocks: when a pool goes, or a new one may find blocks in its range."""
-    creates = not wanted.absent and any(view["name"] not in pools for view in wanted.pools)
-    return creates or bool(removed(wanted, pools))
+        names = sorted(listed & set(pools))
+    else:
+        names = ownership.purged(pools, listed, wanted.label_selectors) if wanted.purge else []
+    return [name for name in names if not pool_checks.is_leaving(pools[name])]
 
 
 _NOT_SERVED = Problem(
@@ -85,94 +101,123 @@ _NOT_SERVED = Problem(
 
 def plan(wanted, observed):
     """The Plan that makes the observed pools the desired ones."""
-    outcome = Plan()
+    outcome = Plan(results={"in_use": []})
+    outcome.problems += ownership.selector_problems(wanted.label_selectors)
     if not observed.served and not wanted.absent:
         outcome.problems.append(_NOT_SERVED)
         return outcome
     gone = removed(wanted, observed.pools)
-    outcome.problems += removal_problems([observed.pools[name] for name in gone], observed.blocks)
-    if not wanted.absent:
-        problems, warnings = declaration_problems(wanted, observed, gone)
-        outcome.problems += problems
-        outcome.warnings += warnings
+    going = _removals(gone, observed)
+    _check_removals(wanted, going, outcome)
+    _check_declaration(wanted, observed, gone, going, outcome)
     _views(wanted, observed, gone, outcome)
+    updates = _updates(wanted, observed, outcome)
+    _check_owners(wanted, observed, [*gone, *(each.name for each in updates)], outcome)
     if not outcome.problems:
-        outcome.operations += _removals(gone, observed)
-        if not wanted.absent:
-            outcome.operations += _writes(wanted, observed)
+        outcome.operations += [*pool_removal.operations(going), *updates, *_creations(wanted, observed.pools)]
     return outcome
+
+
+def _removals(gone, observed):
+    kept = [pool for name, pool in observed.pools.items() if name not in gone]
+    return pool_removal.survey([observed.pools[name] for name in gone], kept, observed.blocks, observed.affinities)
+
+
+def _check_removals(wanted, going, outcome):
+    outcome.results["in_use"] = pool_removal.listed(going)
+    if wanted.force:
+        outcome.warnings += pool_removal.warnings(going)
+    else:
+        outcome.problems += pool_removal.refusals(going)
+
+
+def _check_declaration(wanted, observed, gone, going, outcome):
+    problems, sound = pool_checks.declaration_problems(_declared(wanted))
+    problems += pool_checks.change_problems(_declared(wanted), observed.pools)
+    overlapping, warnings = pool_checks.overlaps(sound, observed.pools, gone)
+    new = [(view, network) for view, network in sound if view["name"] not in observed.pools]
+    released = pool_removal.deleted_blocks(going)
+    outcome.problems += [*problems, *overlapping, *pool_checks.block_problems(new, observed.blocks, released)]
+    outcome.warnings += warnings
+    for option, cidrs in (("pod_cidrs", wanted.pod_cidrs), ("service_cidrs", wanted.service_cidrs)):
+        outcome.problems += network_checks.option_problems(option, cidrs)
+    problems, warnings = network_checks.findings(new, _network(wanted, observed.network))
+    outcome.problems += problems
+    outcome.warnings += warnings
+
+
+def _network(wanted, known):
+    """What is known about the network, with what the user says winning over what the cluster says."""
+    return Network(
+        nodes=known.nodes,
+        pod_cidrs=network_checks.given("pod_cidrs", wanted.pod_cidrs) or known.pod_cidrs,
+        service_cidrs=network_checks.given("service_cidrs", wanted.service_cidrs) or known.service_cidrs,
+        strict_affinity=known.strict_affinity,
+    )
+
+
+def _check_owners(wanted, observed, touched, outcome):
+    """A pool of another controller is changed or removed only when it is to be adopted."""
+    for name in touched:
+        owner = ownership.other_owner(observed.pools[name], observed.installation)
+        if owner and wanted.adopt:
+            outcome.warnings.append(f"pool {name} belonged to {owner}, which may revert what is done to it here")
+        elif owner:
+            message = f"it belongs to {owner}, which would revert a change; change it there, or take it over with adopt"
+            outcome.problems.append(Problem(f"pool {name}", "adopt", False, message))
+
+
+def _declared(wanted):
+    return () if wanted.absent else wanted.pools
+
+
+def _differs(view, existing):
+    return existing is not None and pool_view.stored(existing, view["labels"]) != view
 
 
 def _views(wanted, observed, gone, outcome):
     for name in gone:
         outcome.before[name] = _without_owner(pool_view.stored(observed.pools[name]))
         outcome.after[name] = None
-    for view in wanted.pools if not wanted.absent else ():
-        name = view["name"]
-        existing = observed.pools.get(name)
-        outcome.before[name] = pool_view.stored(existing, view["labels"]) if existing else None
-        outcome.after[name] = view
+    for view in _declared(wanted):
+        existing = observed.pools.get(view["name"])
+        after = _adopted(wanted, view, existing, observed.installation) if existing else view
+        outcome.before[view["name"]] = pool_view.stored(existing, after["labels"]) if existing else None
+        outcome.after[view["name"]] = after
+
+
+def _adopted(wanted, view, existing, installation):
+    """What an existing pool shall be: as declared, and ours by its label when it is taken from another controller.
+
+    That is done when the pool itself names the other one. What only the operator's Installation knows is read, and
+    acted upon, when something else about the pool is changed.
+    """
+    taken = wanted.adopt and (
+        ownership.visible_owner(existing)
+        or (_differs(view, existing) and ownership.other_owner(existing, installation))
+    )
+    return {**view, "labels": ownership.creation_labels(view["labels"])} if taken else view
 
 
 def _without_owner(view):
-    labels = {key: value for key, value in view["labels"].items() if key != pool_view.OWNER_LABEL}
+    labels = {key: value for key, value in view["labels"].items() if (key, value) != ownership.MARK}
     return {**view, "labels": labels}
 
 
-def _writes(wanted, observed):
-    updates, creations = [], []
-    for view in sorted(wanted.pools, key=lambda each: each["name"]):
-        existing = observed.pools.get(view["name"])
-        if existing is None:
-            labels = {**view["labels"], pool_view.OWNER_LABEL: pool_view.OWNER}
-            body = {"spec": pool_view.spec(view), "labels": labels}
-            creations.append(Operation("create", "IPPool", view["name"], body=body))
-            continue
-        before = pool_view.stored(existing, view["labels"])
-        body = {"spec": pool_view.spec_changes(before, view), "labels": pool_view.label_changes(before, view)}
-        if body["spec"] or body["labels"]:
-            updates.append(Operation("patch", "IPPool", view["name"], body=body, observed=existing))
-    return [*updates, *creations]
-
-
-def _removals(gone, observed):
-    pools = [observed.pools[name] for name in gone]
-    disables = [_disable(pool) for pool in pools if not pool["spec"].get("disabled")]
-    networks = [network for network in (_network(pool["spec"].get("cidr")) for pool in pools) if network]
-    blocks = _within(observed.blocks, networks)
-    affinities = _within(observed.affinities, networks)
-    pending = [each for each in affinities if each["spec"].get("state") != "pendingDeletion"]
-    return [
-        *disables,
-        *(_operation("patch", affinity, {"spec": {"state": "pendingDeletion"}}) for affinity in pending),
-        *(_operation("delete", block) for block in blocks),
-        *(_operation("delete", affinity) for affinity in affinities),
-        *(_operation("delete", {**pool, "kind": "IPPool"}) for pool in pools),
-    ]
-
-
-def _disable(pool):
-    return Operation(
-        "patch", "IPPool", pool["metadata"]["name"], body={"spec": {"disabled": True}}, observed=pool, settles=True
-    )
-
-
-def _operation(verb, obj, body=None):
-    return Operation(verb, obj["kind"], obj["metadata"]["name"], body=body or {}, observed=obj)
-
-
-def _within(objects, networks):
-    """Those of blocks or affinities that lie in one of the networks, by name."""
+def _updates(wanted, observed, outcome):
     found = []
-    for each in objects:
-        network = _network(each["spec"].get("cidr"))
-        if network and any(network.version == outer.version and network.subnet_of(outer) for outer in networks):
-            found.append(each)
-    return sorted(found, key=lambda each: each["metadata"]["name"])
+    for name in sorted(view["name"] for view in _declared(wanted)):
+        before, after = outcome.before[name], outcome.after[name]
+        if before is None or before == after:
+            continue
+        labels = ownership.label_changes(before["labels"], after["labels"])
+        body = {"spec": pool_view.spec_changes(before, after), "labels": labels}
+        found.append(Operation("patch", "IPPool", name, body=body, observed=observed.pools[name]))
+    return found
 
 
-def _network(cidr):
-    try:
-        return ipaddress.ip_network(cidr)
-    except (ValueError, TypeError):
-        return None
+def _creations(wanted, pools):
+    for view in sorted(_declared(wanted), key=lambda each: each["name"]):
+        if view["name"] not in pools:
+            body = {"spec": pool_view.spec(view), "labels": ownership.creation_labels(view["labels"])}
+            yield Operation("create", "IPPool", view["name"], body=body)

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import traceback
+
+from .._core.carve import overlaps
 
 try:
     from netaddr import AddrFormatError, IPNetwork, IPSet
@@ -35,16 +38,38 @@ def lies_in(network, ranges):
     return IPNetwork(str(network)) in ranges
 
 
-def overlaps(named):
-    """Pairs of names whose `ipaddress` networks overlap, out of (name, network) pairs: the wider one first.
+def merged(cidrs):
+    """The fewest CIDRs that hold the same addresses, sorted, IPv4 first. The CIDRs have no host bits."""
+    return [str(network) for network in IPSet(cidrs).iter_cidrs()]
 
-    Two CIDRs overlap only when one contains the other, so in order of their first address the open ones form a stack.
-    """
-    ordered = sorted(named, key=lambda each: (each[1].version, int(each[1][0]), each[1].prefixlen))
-    enclosing = []
-    for name, network in ordered:
-        while enclosing and not enclosing[-1][1].overlaps(network):
-            enclosing.pop()
-        for outer, _network in enclosing:
-            yield outer, name
-        enclosing.append((name, network))
+
+def remaining(cidrs, used):
+    """The fewest CIDRs that hold what is in `cidrs` and not in `used`, sorted."""
+    return [str(network) for network in (IPSet(cidrs) - IPSet(used)).iter_cidrs()]
+
+
+def meet(one, other):
+    """Whether two lists of CIDRs have an address in common."""
+    return not IPSet(one).isdisjoint(IPSet(other))
+
+
+def lie_within(inner, outer):
+    """Whether every address of the CIDRs `inner` is in one of `outer`, be it across several of them."""
+    return IPSet(inner).issubset(IPSet(outer))
+
+
+def network(cidr, strict=True):
+    """The `ipaddress` network of a text, or None when it is none. `strict`: host bits are not allowed."""
+    try:
+        return ipaddress.ip_network(cidr, strict)
+    except (ValueError, TypeError):
+        return None
+
+
+def meetings(ones, others):
+    """(one, other) for each pair whose networks overlap. Both are iterables of (value, `ipaddress` network) pairs."""
+    tagged = [((True, value), network) for value, network in ones]
+    tagged += [((False, value), network) for value, network in others]
+    for (first, value), (second, other) in overlaps(tagged):
+        if first != second:
+            yield (value, other) if first else (other, value)

@@ -3,200 +3,238 @@
 """Workloads: from the declared and the observed annotations of pod templates to the writes that make them equal.
 
 An annotation counts only when a pod gets its address. A template's is therefore worth changing, though running pods
-keep their addresses until they are replaced; a running pod's own is not.
+keep their addresses until they are replaced (`rollout` sees to that); a running pod's own is not.
 """
 
 from __future__ import annotations
 
-import copy
-import ipaddress
 from collections import Counter
 from dataclasses import dataclass, field
 
-from . import assignments
+from . import assignments, fixed, pod_definition, rollout, staleness
+from . import workload_kinds as kinds
+from .assignments import WORKLOAD_OPTIONS
 from .operation import Operation, Plan, Problem
 
-POD = "Pod"
-JOB = "Job"
-_TEMPLATES = {
-    "Deployment": ("spec", "template"),
-    "StatefulSet": ("spec", "template"),
-    "DaemonSet": ("spec", "template"),
-    JOB: ("spec", "template"),
-    "CronJob": ("spec", "jobTemplate", "spec", "template"),
-    POD: (),
-}
-KINDS = tuple(_TEMPLATES)
+KINDS = kinds.KINDS
+# Templates first: what is evicted must come back with the new one.
+_ORDER = ("patch", "restart", "create", "evict")
+
+
+@dataclass(frozen=True)
+class Desired:
+    """`items` is the option `workloads`."""
+
+    items: tuple
+    absent: bool = False
+    policy: rollout.Policy = field(default_factory=rollout.Policy)
+    declared_pools: tuple = ()
+
+    def pools(self, existing):
+        """Pools by name: those of the cluster (IPPool objects by name), and the declared ones."""
+        return assignments.readable(assignments.with_declared(existing, self.declared_pools))
+
+    def blocks_to_read(self, existing):
+        """The CIDRs of the blocks that tell who has the wanted fixed addresses."""
+        return set() if self.absent else fixed.blocks(self.items, self.pools(existing))
 
 
 @dataclass(frozen=True)
 class Observed:
     """`workloads` maps (kind, namespace, name) to objects, `pods` the same keys to the workload's pods.
 
-    `pools` maps names to IPPool objects, `namespaces` holds those of `namespaces_to_create_in` that exist.
+    `pools` maps names to IPPool objects, `namespaces` names to the Namespace objects of the workloads. `uses` is the
+    result of `fixed.in_use`, and `holders` are those of its pods that exist, as (namespace, name). `first`: the uids of
+    the pods that were there when the module started.
     """
 
     workloads: dict
     pods: dict = field(default_factory=dict)
     pools: dict = field(default_factory=dict)
-    namespaces: frozenset = frozenset()
+    namespaces: dict = field(default_factory=dict)
+    uses: dict = field(default_factory=dict)
+    holders: frozenset = frozenset()
+    first: frozenset = frozenset()
+
+
+@dataclass
+class WorkloadPlan(Plan):
+    """`awaited` maps the keys of workloads whose pods are being replaced, or created, to what they may have then."""
+
+    awaited: dict = field(default_factory=dict)
 
 
 def key(item):
     return item["kind"], item["namespace"], item["name"]
 
 
-def namespaces_to_create_in(items, existing):
-    """The namespaces of pods that have a definition and do not exist. `existing`: workloads by their key."""
-    return {item["namespace"] for item in items if item.get("definition") is not None and key(item) not in existing}
+def names_of(pods):
+    """The (namespace, name) of all pods of all workloads."""
+    return {(pod["metadata"]["namespace"], pod["metadata"]["name"]) for own in pods.values() for pod in own}
 
 
-def plan(items, absent, observed):
-    """The Plan for `items`, the option `workloads`. Its result `workloads` lists the stale pods of each."""
-    outcome, pools = Plan(results={"workloads": []}), assignments.readable(observed.pools)
-    outcome.problems += _repeated(items)
-    for item in sorted(items, key=key):
-        planned = _PlannedWorkload(item, absent, observed, pools)
-        planned.add_to(outcome)
+def plan(wanted, observed):
+    """The WorkloadPlan for a Desired. Its result `workloads` lists the stale pods of each."""
+    outcome = WorkloadPlan(results={"workloads": []})
+    pools = wanted.pools(observed.pools)
+    planned = [_PlannedWorkload(item, wanted, observed, pools) for item in sorted(wanted.items, key=key)]
+    outcome.problems += _repeated(wanted.items)
+    for workload in planned:
+        workload.add_to(outcome)
+    outcome.problems += fixed.repeated((each.subject, each.assignment.get(fixed.OPTION, ())) for each in planned)
+    outcome.operations.sort(key=lambda operation: _ORDER.index(operation.verb))
     if outcome.problems:
         outcome.operations = []
     return outcome
 
 
-def stale_pods(assignment, pods, pools):
-    """Pods that run with an address which their workload's wanted assignment would not give, as {name, addresses}."""
-    allowed = {
-        family: [pool.network for pool in (assignments.look_up(entry, pools) for entry in entries) if pool]
-        for family, entries in assignment.items()
-        if entries
-    }
-    found = []
-    for pod in pods:
-        stale = [str(address) for address in _addresses(pod) if _is_outside(address, allowed)]
-        if stale:
-            found.append({"name": pod["metadata"]["name"], "addresses": stale})
-    return sorted(found, key=lambda each: each["name"])
+def lagging(awaited, existing, pods):
+    """What the workloads in a plan's `awaited` still lack, as {key: text}, out of workloads and pods by key."""
+    found = {}
+    for each, allowed in awaited.items():
+        if each not in existing:
+            found[each] = "it does not exist any more"
+            continue
+        text = rollout.lagging(each[0], existing[each], pods.get(each, ()), allowed)
+        if text:
+            found[each] = text
+    return found
 
 
 class _PlannedWorkload:
     """One item of the option `workloads`, on its way into a plan."""
 
-    def __init__(self, item, absent, observed, pools):
-        self.item, self.absent, self.pools = item, absent, pools
-        self.kind, self.namespace, self.name = key(item)
+    def __init__(self, item, wanted, observed, pools):
+        self.item, self.absent, self.pools, self.policy = item, wanted.absent, pools, wanted.policy
+        self.key = self.kind, self.namespace, self.name = key(item)
         self.subject = f"{self.kind} {self.namespace}/{self.name}"
-        self.assignment = assignments.wanted(item, absent)
-        self.existing = observed.workloads.get(key(item))
-        self.pods = observed.pods.get(key(item), ())
-        self.namespace_exists = self.namespace in observed.namespaces
+        self.assignment = assignments.wanted(item, wanted.absent, WORKLOAD_OPTIONS)
+        self.existing = observed.workloads.get(self.key)
+        self.pods = tuple(observed.pods.get(self.key, ()))
+        self.observed = observed
+        self.home = observed.namespaces.get(self.namespace)
 
     def add_to(self, outcome):
         outcome.problems += assignments.reference_problems(self.subject, self.assignment, self.pools)
-        outcome.problems += self._definition_problems()
+        self._add_fixed(outcome)
+        if self.item.get("definition") is not None:
+            outcome.problems += pod_definition.problems(self.subject, self.item, self.assignment, self.pools)
         if self.existing is not None:
             self._add_existing(outcome)
         elif self.absent:
             return
-        elif self.kind == POD and self.item.get("definition") is not None:
+        elif self.kind == kinds.POD and self.item.get("definition") is not None:
             self._add_creation(outcome)
         else:
-            hint = "; give its definition to have it created" if self.kind == POD else ""
+            hint = "; give its definition to have it created" if self.kind == kinds.POD else ""
             outcome.problems.append(self._problem("name", self.name, f"it does not exist{hint}"))
 
+    def _add_fixed(self, outcome):
+        entries = self.assignment.get(fixed.OPTION)
+        if not entries:
+            return
+        own = {(self.namespace, pod["metadata"]["name"]) for pod in self.pods}
+        problems, warnings = fixed.held(self.subject, entries, self.observed.uses, own, self.observed.holders)
+        outcome.problems += [*fixed.value_problems(self.subject, entries, self.pools), *problems]
+        outcome.warnings += warnings
+        if self.existing is not None:
+            outcome.problems += fixed.workload_problems(self.subject, self.kind, self.existing)
+            outcome.warnings += fixed.workload_warnings(self.subject, self.kind, self.existing)
+
     def _add_existing(self, outcome):
-        annotations = _template(self.kind, self.existing)
-        outcome.warnings += assignments.malformed_warnings(self.subject, self.assignment, annotations)
+        annotations = kinds.annotations_of(self.kind, self.existing)
         written = assignments.changes(self.assignment, annotations)
-        self._add_views(outcome, annotations, assignments.changed(annotations, written))
-        stale = stale_pods(self.assignment, self.pods, self.pools)
-        outcome.results["workloads"].append({**self._identity(), "stale_pods": stale})
-        if not written:
-            return
-        problem = self._unchangeable(annotations, written)
-        if problem:
-            outcome.problems.append(problem)
-            return
-        body = {"metadata": {"annotations": written}}
-        for part in reversed(_TEMPLATES[self.kind]):
-            body = {part: body}
-        outcome.operations.append(
-            Operation("patch", self.kind, self.name, self.namespace, body=body, observed=self.existing)
-        )
+        after = assignments.changed(annotations, written)
+        allowed = staleness.allowed(self.pools, after, self._namespace_annotations())
+        stale = tuple(staleness.stale_pods(self.pods, allowed))
+        workload = rollout.Workload(self.kind, self.name, self.existing, self.pods, stale, after, changed=bool(written))
+        decision = rollout.decide(workload, self.policy, self.observed.first)
+        outcome.problems += self._existing_problems(annotations, written, decision)
+        self._add_warnings(outcome, annotations, written, decision)
+        self._add_views(outcome, annotations, after, decision.restarted)
+        outcome.results["workloads"].append({**self._identity(), "stale_pods": [_described(*each) for each in stale]})
+        self._add_writes(outcome, written, decision)
+        if decision.underway:
+            outcome.awaited[self.key] = allowed
+
+    def _add_writes(self, outcome, written, decision):
+        annotations = dict(written)
+        if decision.restart:
+            annotations[rollout.RESTARTED_ANNOTATION] = self.policy.stamp
+        if annotations:
+            verb, body = "patch" if written else "restart", kinds.patch(self.kind, annotations)
+            outcome.operations.append(
+                Operation(verb, self.kind, self.name, self.namespace, body=body, observed=self.existing)
+            )
+        patience = {"timeout": self.policy.timeout, "sleep": self.policy.sleep}
+        for pod in sorted(decision.evict, key=lambda each: each["metadata"]["name"]):
+            name = pod["metadata"]["name"]
+            outcome.operations.append(Operation("evict", kinds.POD, name, self.namespace, body=patience, observed=pod))
 
     def _add_creation(self, outcome):
-        if not self.namespace_exists:
+        if self.home is None:
             message = f"namespace {self.namespace!r} does not exist"
             outcome.problems.append(self._problem("namespace", self.namespace, message))
             return
-        manifest = copy.deepcopy(self.item["definition"])
-        metadata = {**(manifest.get("metadata") or {}), "name": self.name, "namespace": self.namespace}
-        given = metadata.get("annotations") or {}
-        annotations = assignments.changed(given, assignments.changes(self.assignment, given))
-        if annotations:
-            metadata["annotations"] = annotations
-        manifest = {"apiVersion": "v1", "kind": POD, **manifest, "metadata": metadata}
+        manifest = pod_definition.manifest(self.item, self.assignment)
+        annotations = manifest["metadata"].get("annotations") or {}
         self._add_views(outcome, None, annotations)
+        after = assignments.view(annotations, WORKLOAD_OPTIONS)
+        outcome.warnings += assignments.contradictions(self.subject, after)
         outcome.results["workloads"].append({**self._identity(), "stale_pods": []})
-        outcome.operations.append(Operation("create", POD, self.name, self.namespace, body=manifest))
+        outcome.operations.append(Operation("create", kinds.POD, self.name, self.namespace, body=manifest))
+        outcome.awaited[self.key] = staleness.allowed(self.pools, annotations, self._namespace_annotations())
 
-    def _add_views(self, outcome, before, after):
-        identity = self._identity()
-        outcome.before[self.subject] = None if before is None else {**identity, **assignments.view(before)}
-        outcome.after[self.subject] = {**identity, **assignments.view(after)}
+    def _add_views(self, outcome, before, after, restarted=False):
+        identity, restart = self._identity(), {"restarted": True} if restarted else {}
+        seen = None if before is None else {**identity, **assignments.view(before, WORKLOAD_OPTIONS)}
+        outcome.before[self.subject] = seen
+        outcome.after[self.subject] = {**identity, **assignments.view(after, WORKLOAD_OPTIONS), **restart}
+
+    def _add_warnings(self, outcome, annotations, written, decision):
+        outcome.warnings += assignments.malformed_warnings(self.subject, self.assignment, annotations, WORKLOAD_OPTIONS)
+        after = assignments.view(assignments.changed(annotations, written), WORKLOAD_OPTIONS)
+        outcome.warnings += assignments.contradictions(self.subject, after)
+        outcome.warnings += [f"{self.subject}: {warning}" for warning in decision.warnings]
+        spec = kinds.template_of(self.kind, self.existing).get("spec") or {}
+        if spec.get("hostNetwork") and any(self.assignment.values()):
+            outcome.warnings.append(f"{self.subject}: its pods are in the node's network: no assignment has an effect")
+        owner = kinds.controller(self.existing)
+        if owner and written and self.kind not in (kinds.REPLICA_SET, kinds.POD):
+            message = f"it is controlled by {owner['kind']} {owner['name']}, which may undo the change"
+            outcome.warnings.append(f"{self.subject}: {message}")
+
+    def _existing_problems(self, annotations, written, decision):
+        """Why Kubernetes, or the workload's controller, would not let the change have its effect."""
+        owner = kinds.controller(self.existing)
+        if self.kind == kinds.REPLICA_SET and owner:
+            hint = f"it belongs to {owner['kind']} {owner['name']}: declare that instead"
+            yield self._problem("kind", self.kind, hint)
+        elif written:
+            yield from self._unchangeable(annotations, written)
+        if decision.problem:
+            yield self._problem("rollout", self.policy.mode, decision.problem)
 
     def _unchangeable(self, annotations, written):
         """The Problem of an annotation that Kubernetes would refuse to change, or that would have no effect."""
-        option = next(
-            option
-            for family, option in assignments.FAMILY_OPTIONS.items()
-            if assignments.POOLS_ANNOTATIONS[family] in written
-        )
-        before = assignments.view(annotations)[option]
-        after = assignments.view(assignments.changed(annotations, written))[option]
+        option = next(option for option in WORKLOAD_OPTIONS if assignments.KEYS[option] in written)
+        before = assignments.view(annotations, [option])[option]
+        after = assignments.view(assignments.changed(annotations, written), [option])[option]
         difference = f"it is {_shown(before)} and declared as {_shown(after)}, but "
-        if self.kind == JOB and not _never_started(self.existing):
-            return self._problem(
-                option,
-                after,
-                difference + "the pod template of a Job cannot be changed: delete the Job and create it again",
-            )
-        if self.kind == POD:
-            addresses = ", ".join(str(address) for address in _addresses(self.existing)) or "no address yet"
-            return self._problem(
-                option,
-                after,
-                difference + f"the annotation has no effect on a pod that exists (it has {addresses}):"
-                " delete the pod and create it again",
-            )
-        return None
+        if self.kind == kinds.JOB and not kinds.never_started(self.existing):
+            reason = "the pod template of a Job cannot be changed: delete the Job and create it again"
+            yield self._problem(option, after, difference + reason)
+        if self.kind == kinds.POD:
+            addresses = ", ".join(map(str, staleness.addresses_of(self.existing))) or "no address yet"
+            reason = f"the annotation has no effect on a pod that exists (it has {addresses}): "
+            yield self._problem(option, after, difference + reason + self._remedy())
 
-    def _definition_problems(self):
-        definition = self.item.get("definition")
-        if definition is None:
-            return
-        if self.kind != POD:
-            yield self._problem("definition", None, "it is for kind Pod only: other kinds must exist already")
-            return
-        metadata = definition.get("metadata") or {}
-        for field_name, own in (("name", self.name), ("namespace", self.namespace)):
-            if metadata.get(field_name, own) != own:
-                value = metadata[field_name]
-                yield self._problem(
-                    "definition", value, f"metadata.{field_name} is {value!r} and differs from {field_name} {own!r}"
-                )
-        if definition.get("kind", POD) != POD:
-            yield self._problem("definition", definition["kind"], f"kind is {definition['kind']!r}; it must be Pod")
-        yield from self._given_annotation_problems(metadata.get("annotations") or {})
+    def _remedy(self):
+        owner = kinds.controller(self.existing)
+        return f"declare its {owner['kind']} {owner['name']}" if owner else "delete the pod and create it again"
 
-    def _given_annotation_problems(self, annotations):
-        """Annotations that the definition brings along count where the options leave a family out."""
-        for key, text in assignments.malformed(self.assignment, annotations):
-            yield self._problem("definition", text, f"annotation {key} is {text!r}, {assignments.MALFORMED}")
-        given = assignments.view(annotations)
-        for family, option in assignments.FAMILY_OPTIONS.items():
-            if family not in self.assignment and isinstance(given[option], list):
-                for problem in assignments.reference_problems(self.subject, {family: given[option]}, self.pools):
-                    yield self._problem("definition", problem.value, problem.message)
+    def _namespace_annotations(self):
+        return (self.home or {"metadata": {}})["metadata"].get("annotations") or {}
 
     def _identity(self):
         return {"kind": self.kind, "namespace": self.namespace, "name": self.name}
@@ -205,31 +243,8 @@ class _PlannedWorkload:
         return Problem(self.subject, option, value, message)
 
 
-def _template(kind, workload):
-    """The annotations of a workload's pod template."""
-    template = workload
-    for part in _TEMPLATES[kind]:
-        template = template[part]
-    return (template.get("metadata") or {}).get("annotations") or {}
-
-
-def _never_started(job):
-    """A suspended Job that has not started yet: the only one whose template's annotations may change."""
-    return bool(job["spec"].get("suspend")) and not (job.get("status") or {}).get("startTime")
-
-
-def _addresses(pod):
-    """The addresses of a pod that has its own and runs; none of a finished one or of one in the node's network."""
-    status = pod.get("status") or {}
-    finished = status.get("phase") in ("Succeeded", "Failed") or pod["metadata"].get("deletionTimestamp")
-    if finished or pod["spec"].get("hostNetwork"):
-        return []
-    return [ipaddress.ip_address(each["ip"]) for each in status.get("podIPs") or () if each.get("ip")]
-
-
-def _is_outside(address, allowed):
-    networks = allowed.get(address.version)
-    return networks is not None and not any(address in network for network in networks)
+def _described(pod, addresses, reasons):
+    return {"name": pod["metadata"]["name"], "addresses": addresses, "reasons": reasons}
 
 
 def _shown(value):

@@ -22,10 +22,20 @@ WORKLOAD_KINDS = {
     "Deployment": ("/apis/apps/v1", "deployments"),
     "StatefulSet": ("/apis/apps/v1", "statefulsets"),
     "DaemonSet": ("/apis/apps/v1", "daemonsets"),
+    "ReplicaSet": ("/apis/apps/v1", "replicasets"),
     "Job": ("/apis/batch/v1", "jobs"),
     "CronJob": ("/apis/batch/v1", "cronjobs"),
     "Pod": ("/api/v1", "pods"),
 }
+CALICO_PLURALS = (
+    "ippools",
+    "ipamblocks",
+    "blockaffinities",
+    "ipamhandles",
+    "ipreservations",
+    "ipamconfigs",
+    "ipamconfigurations",
+)
 POD_SPEC = {"containers": [{"name": "main", "image": "example.com/workload:1"}]}
 
 
@@ -58,7 +68,7 @@ class Cluster:
 
     def versions(self):
         """The version of everything that a module may write."""
-        own = [self.path(plural) for plural in ("ippools", "ipamblocks", "blockaffinities", "ipamhandles")]
+        own = [self.path(plural) for plural in CALICO_PLURALS]
         kinds = [f"{api}/{plural}" for api, plural in WORKLOAD_KINDS.values()]
         return self.objects.versions([*own, "/api/v1/namespaces", *kinds])
 
@@ -139,13 +149,22 @@ class Cluster:
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **environ}
         return self.server.run(module, arguments, environ, self.folder)
 
+    def through(self, proxy):
+        """The options of a module that reaches the cluster through a proxy."""
+        return {"environ": {}, "host": proxy.url, "api_key": self.plane.token}
+
+    @staticmethod
+    def warnings(result):
+        """The texts of a result's warnings; newer releases of ansible-core have objects there."""
+        return [each if isinstance(each, str) else each["event"]["msg"] for each in result.get("warnings", ())]
+
     def apply(self, module, **options):
         """A real run that check mode predicts exactly and without writing, and that a second run finds unchanged."""
         before = self.versions()
         predicted = self.run(module, check=True, **options)
         assert self.versions() == before, "check mode wrote"
         result = self.run(module, **options)
-        keys = ("failed", "changed", "operations", "diff", "before", "after", "msg", "errors", "workloads")
+        keys = ("failed", "changed", "operations", "diff", "before", "after", "msg", "errors", "workloads", "in_use")
         assert {key: predicted.get(key) for key in keys} == {key: result.get(key) for key in keys}
         assert not result.get("failed"), result["msg"]
         again = self.run(module, **options)
@@ -197,11 +216,11 @@ def server():
 
 
 def emptied(plane, group, folder, server):
-    """A Cluster without pools, blocks and claims."""
+    """A Cluster without any of Calico's objects."""
     cluster = Cluster(plane, Objects(plane), group, folder, server)
-    for plural in ("ippools", "ipamblocks", "blockaffinities"):
-        for name in cluster.objects.names(cluster.path(plural)):
-            cluster.objects.delete(cluster.path(plural, name))
+    for collection in map(cluster.path, CALICO_PLURALS):
+        for name in cluster.objects.names(collection) if cluster.objects.exists(collection) else ():
+            cluster.objects.delete(f"{collection}/{name}")
     return cluster
 
 
@@ -222,3 +241,18 @@ def empty_cluster(planes, tmp_path, server):
     """A cluster that serves none of Calico's kinds."""
     plane = planes("empty")
     return Cluster(plane, Objects(plane), "", tmp_path, server)
+
+
+@pytest.fixture
+def node(cluster):
+    """Create a node with an internal address and labels; it goes with the test."""
+    created = []
+
+    def create(name, address, **labels):
+        cluster.objects.create("/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
+        created.append(f"/api/v1/nodes/{name}")
+        cluster.objects.patch_status(created[-1], {"addresses": [{"type": "InternalIP", "address": address}]})
+
+    yield create
+    for path in created:
+        cluster.objects.delete(path)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 V4, V6 = "cni.projectcalico.org/ipv4pools", "cni.projectcalico.org/ipv6pools"
+FAMILIES = "cni.projectcalico.org/ipFamilies"
 
 
 @pytest.fixture
@@ -26,8 +27,8 @@ def test_a_namespace_gets_annotations_in_calicos_spelling(either_cluster):
         V6: '["six"]',
     }
     assert result["operations"] == [{"verb": "patch", "kind": "Namespace", "name": name}]
-    assert result["diff"]["before"] == {name: {"name": name, "ipv4_pools": None, "ipv6_pools": None}}
-    assert result["diff"]["after"] == {name: item}
+    assert result["diff"]["before"] == {name: {"name": name, "ipv4_pools": None, "ipv6_pools": None, "families": None}}
+    assert result["diff"]["after"] == {name: {**item, "families": None}}
 
 
 def test_a_family_that_is_left_out_is_left_alone_and_an_empty_list_takes_it_away(pools):
@@ -36,10 +37,29 @@ def test_a_family_that_is_left_out_is_left_alone_and_an_empty_list_takes_it_away
     assert pools.annotations(f"/api/v1/namespaces/{name}") == {V6: '["six"]'}
 
 
-def test_absent_takes_both_annotations_away_and_needs_no_namespace(pools):
-    name = pools.create_namespace({V4: '["gone"]', V6: "malformed", "theirs": "kept"})
+def test_absent_takes_all_annotations_away_and_needs_no_namespace(pools):
+    name = pools.create_namespace({V4: '["gone"]', V6: "malformed", FAMILIES: '["IPv4"]', "theirs": "kept"})
     pools.apply("namespace_pools", namespaces=[{"name": name}, {"name": "nowhere"}], state="absent")
     assert pools.annotations(f"/api/v1/namespaces/{name}") == {"theirs": "kept"}
+
+
+def test_families_are_written_in_calicos_spelling_and_compared_as_a_set(pools):
+    name = pools.create_namespace()
+    path = f"/api/v1/namespaces/{name}"
+    pools.apply("namespace_pools", namespaces=[{"name": name, "families": ["IPv6", "IPv4"]}])
+    assert pools.annotations(path) == {FAMILIES: '["IPv4","IPv6"]'}
+    pools.objects.patch(path, {"metadata": {"annotations": {FAMILIES: '["IPv6", "IPv4"]'}}})
+    result = pools.apply("namespace_pools", namespaces=[{"name": name, "families": ["IPv4", "IPv6"]}])
+    assert result["changed"] is False
+    pools.apply("namespace_pools", namespaces=[{"name": name, "families": []}])
+    assert pools.annotations(path) == {}
+
+
+def test_pools_of_a_family_that_pods_do_not_get_give_a_warning(pools):
+    name = pools.create_namespace()
+    item = {"name": name, "ipv4_pools": ["a"], "families": ["IPv6"]}
+    [warning] = pools.run("namespace_pools", namespaces=[item])["warnings"]
+    assert f"namespace {name}: ipv4_pools ['a'] is not used: families is ['IPv6']" in str(warning)
 
 
 def test_other_spacing_is_not_drift(pools):
@@ -69,7 +89,7 @@ def test_many_namespaces_are_one_task(pools):
     assert [operation["name"] for operation in result["operations"]] == sorted(names)
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "CronJob"])
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "CronJob"])
 def test_the_pod_template_of_a_workload_is_annotated(pools, kind):
     namespace = pools.create_namespace()
     path = pools.create_workload(kind, namespace, "web", {"theirs": "kept"})
@@ -114,4 +134,5 @@ def test_running_pods_with_an_address_of_another_pool_are_listed_as_stale(pools)
     item = {"kind": "Deployment", "namespace": namespace, "name": "web", "ipv4_pools": ["a"]}
     result = pools.apply("workload_pools", workloads=[item])
     [workload] = result["workloads"]
-    assert workload["stale_pods"] == [{"name": "web-old", "addresses": ["10.244.64.9"]}]
+    reasons = ["10.244.64.9 is not from a"]
+    assert workload["stale_pods"] == [{"name": "web-old", "addresses": ["10.244.64.9"], "reasons": reasons}]

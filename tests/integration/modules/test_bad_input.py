@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+RACK = [{"name": "rack", "cidr": "10.244.0.0/18"}]
 V4, V6 = "cni.projectcalico.org/ipv4pools", "cni.projectcalico.org/ipv6pools"
 
 
@@ -33,7 +34,7 @@ def test_a_pool_that_overlaps_an_existing_one(cluster):
     assert "overlaps pool old (10.244.1.0/24), which exists in the cluster" in result["msg"]
 
 
-@pytest.mark.parametrize("cidr", ["10.99.0.0/16", "10.0.0.0/8", "fd00:99::/64"])
+@pytest.mark.parametrize("cidr", ["10.99.0.0/16", "10.128.0.0/9", "fd00:99::/64"])
 def test_a_pool_outside_of_the_pod_cidr_of_its_family(cluster, cidr):
     result = cluster.refused("ip_pools", pools=[{"name": "lost", "cidr": cidr}])
     assert problems(result) == [("pool lost", "cidr", cidr)]
@@ -56,6 +57,7 @@ def test_a_changed_immutable_field_names_both_values(cluster, option, value, old
     result = cluster.refused("ip_pools", pools=[{"name": "rack", "cidr": "10.244.0.0/18", option: value}])
     assert problems(result) == [("pool rack", option, value)]
     assert f"{option}: it is {old} in the cluster and declared as {value}, but cannot be changed" in result["msg"]
+    assert "the role podnet.ipam.pool_migration moves the pods" in result["msg"]
 
 
 def test_all_problems_of_a_declaration_are_reported_together(cluster):
@@ -90,6 +92,81 @@ def test_blocks_of_another_size_in_a_new_pools_range(cluster):
     result = cluster.refused("ip_pools", pools=[{"name": "new", "cidr": "10.244.0.0/18", "block_size": 28}])
     assert problems(result) == [("pool new", "block_size", 28)]
     assert "10.244.3.0/26" in result["msg"]
+
+
+@pytest.mark.parametrize("cidr", ["10.96.0.0/24", "10.64.0.0/10", "fd00:10:96::/64"])
+def test_a_pool_that_overlaps_the_services(cluster, cidr):
+    result = cluster.refused("ip_pools", pools=[{"name": "lost", "cidr": cidr}], pod_cidrs=[])
+    assert problems(result) == [("pool lost", "cidr", cidr)]
+    assert f"{cidr} overlaps the cluster's service CIDR" in result["msg"]
+    assert "which is from the cluster's ServiceCIDRs" in result["msg"]
+
+
+def test_given_service_cidrs_win_over_the_clusters(cluster):
+    services = [{"name": "lost", "cidr": "10.96.0.0/24"}]
+    for given in ([], ["10.97.0.0/16"]):
+        assert cluster.run("ip_pools", pools=services, pod_cidrs=[], service_cidrs=given, check=True)["changed"]
+    result = cluster.refused("ip_pools", pools=RACK, service_cidrs=["10.244.9.0/24", "services"])
+    assert sorted(problems(result)) == [
+        ("option service_cidrs", "service_cidrs", "services"),
+        ("pool rack", "cidr", "10.244.0.0/18"),
+    ]
+
+
+def test_a_pool_that_contains_the_address_of_a_node(cluster, node):
+    node("worker-1", "10.244.7.1")
+    result = cluster.refused("ip_pools", pools=RACK)
+    assert problems(result) == [("pool rack", "cidr", "10.244.0.0/18")]
+    assert "10.244.0.0/18 contains node addresses: 10.244.7.1 (node worker-1)" in result["msg"]
+
+
+@pytest.mark.parametrize("wanted", [{"pools": RACK}, {"pools": RACK, "state": "absent"}])
+def test_a_pool_of_another_controller(cluster, wanted):
+    cluster.create_pools(("rack", "10.244.0.0/18"), natOutgoing=True)
+    labels = {"app.kubernetes.io/managed-by": "tigera-operator"}
+    cluster.objects.patch(cluster.path("ippools", "rack"), {"metadata": {"labels": labels}})
+    result = cluster.refused("ip_pools", **wanted)
+    assert problems(result) == [("pool rack", "adopt", False)]
+    assert "it belongs to tigera-operator (its label app.kubernetes.io/managed-by says so)" in result["msg"]
+
+
+def test_what_is_no_label_selector(cluster):
+    for module, option in (("ip_pools", "pools"), ("ip_reservations", "reservations")):
+        result = cluster.refused(module, **{option: []}, label_selectors=["team=(x)"])
+        assert problems(result) == [("option label_selectors", "label_selectors", "team=(x)")]
+        assert "'team=(x)' is no label selector" in result["msg"]
+
+
+def test_all_problems_of_reservations_are_reported_together(cluster):
+    items = [
+        {"name": "Upper", "reserved_cidrs": ["10.244.0.1"]},
+        {"name": "host-bits", "reserved_cidrs": ["10.244.0.1/24", "10.244.0.300"]},
+        {"name": "nothing"},
+    ]
+    result = cluster.refused("ip_reservations", reservations=items)
+    assert problems(result) == [
+        ("reservation Upper", "name", "Upper"),
+        ("reservation host-bits", "reserved_cidrs", "10.244.0.1/24"),
+        ("reservation host-bits", "reserved_cidrs", "10.244.0.300"),
+        ("reservation nothing", "reserved_cidrs", None),
+    ]
+    assert "the range is 10.244.0.0/24, the address alone 10.244.0.1" in result["msg"]
+
+
+def test_settings_that_calico_does_not_allow_together(cluster):
+    result = cluster.refused("ipam_config", auto_allocate_blocks=False, max_blocks_per_host=4)
+    assert problems(result) == [
+        ("IPAMConfig default", "auto_allocate_blocks", False),
+        ("IPAMConfig default", "max_blocks_per_host", 4),
+    ]
+    assert "StrictAffinity and AutoAllocateBlocks at the same time" in result["msg"]
+    assert "MaxBlocksPerHost requires StrictAffinity to be enabled" in result["msg"]
+
+
+def test_a_block_limit_beyond_what_the_api_group_allows(either_cluster):
+    most = 2147483647 if either_cluster.group.startswith("crd.") else 1000000
+    result = either_cluster.refused("ipam_config", strict_affinity=True, max_blocks_per_host=most + 1)
+    assert problems(result) == [("IPAMConfig default", "max_blocks_per_host", most + 1)]
 
 
 def test_an_unknown_pool_of_a_namespace(cluster):

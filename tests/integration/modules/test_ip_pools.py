@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+from support.faulty_proxy import FaultyProxy
+
 RACKS = [
     {"name": "rack-2", "cidr": "10.244.64.0/18", "node_selector": "rack == '2'"},
     {"name": "rack-1", "cidr": "10.244.0.0/18", "node_selector": "rack == '1'"},
@@ -132,36 +137,6 @@ def test_a_purged_range_can_be_declared_anew_in_the_same_run(cluster):
     assert cluster.pools() == ["whole"]
 
 
-def test_a_removed_pool_takes_its_empty_blocks_and_the_claims_on_them_along(either_cluster):
-    either_cluster.apply("ip_pools", pools=RACKS)
-    either_cluster.create_block("10.244.3.0/26")
-    either_cluster.create_block("10.244.64.0/26", holders=["payments/web"])
-    result = either_cluster.apply("ip_pools", pools=[{"name": "rack-1"}, {"name": "never-was"}], state="absent")
-    assert [(each["verb"], each["kind"]) for each in result["operations"]] == [
-        ("patch", "IPPool"),
-        ("patch", "BlockAffinity"),
-        ("delete", "IPAMBlock"),
-        ("delete", "BlockAffinity"),
-        ("delete", "IPPool"),
-    ]
-    assert either_cluster.pools() == ["rack-2"]
-    assert either_cluster.objects.names(either_cluster.path("ipamblocks")) == ["10-244-64-0-26"]
-    assert either_cluster.objects.names(either_cluster.path("blockaffinities")) == ["node-1-10-244-64-0-26"]
-
-
-def test_a_pool_with_addresses_in_use_is_not_removed_and_the_pods_are_named(cluster):
-    cluster.apply("ip_pools", pools=RACKS)
-    cluster.create_block("10.244.3.0/26", holders=["payments/web-0", "payments/web-1"])
-    message = cluster.refused("ip_pools", pools=[{"name": "rack-1"}], state="absent")["msg"]
-    for part in (
-        "pool rack-1",
-        "2 addresses of 10.244.0.0/18",
-        "pod payments/web-0, pod payments/web-1",
-        "10.244.3.0/26",
-    ):
-        assert part in message
-
-
 def test_absent_has_nothing_to_do_where_the_cluster_serves_no_pools(empty_cluster):
     result = empty_cluster.apply("ip_pools", pools=[{"name": "any"}], state="absent")
     assert result["changed"] is False
@@ -172,6 +147,80 @@ def test_present_says_what_is_missing_where_the_cluster_serves_no_pools(empty_cl
     assert "crd.projectcalico.org/v1" in message and "projectcalico.org/v3" in message
 
 
-def test_a_hundred_pools_are_one_task(cluster):
-    pools = [{"name": f"pool-{index}", "cidr": f"10.244.{index}.0/24"} for index in range(100)]
-    assert len(cluster.apply("ip_pools", pools=pools)["operations"]) == 100
+def test_purge_with_label_selectors_considers_what_they_choose(either_cluster):
+    either_cluster.apply("ip_pools", pools=[{**pool, "labels": {"team": pool["name"]}} for pool in RACKS])
+    either_cluster.create("IPPool", "ippools", "foreign", {"cidr": "10.244.192.0/24"})
+    either_cluster.apply("ip_pools", pools=[], purge=True, label_selectors=["team in (rack-1, foreign)"])
+    assert either_cluster.pools() == ["foreign", "rack-2"]
+    either_cluster.apply("ip_pools", pools=[], purge=True, label_selectors=[])
+    assert either_cluster.pools() == []
+
+
+def test_a_pool_that_names_another_owner_can_be_adopted(either_cluster):
+    either_cluster.create("IPPool", "ippools", "rack-1", {"cidr": "10.244.0.0/18"})
+    path = either_cluster.path("ippools", "rack-1")
+    either_cluster.objects.patch(path, {"metadata": {"labels": {OWNER[0]: "tigera-operator"}}})
+    result = either_cluster.apply("ip_pools", pools=RACKS[1:], adopt=True)
+    assert result["diff"]["before"]["rack-1"]["labels"] == {OWNER[0]: "tigera-operator"}
+    assert result["diff"]["after"]["rack-1"]["labels"] == dict([OWNER])
+    [warning] = either_cluster.warnings(result)
+    assert "pool rack-1 belonged to tigera-operator" in warning
+    assert OWNER in either_cluster.pool("rack-1")["metadata"]["labels"].items()
+    either_cluster.apply("ip_pools", pools=[], purge=True)
+    assert either_cluster.pools() == []
+
+
+@pytest.fixture
+def operator(cluster):
+    """The Calico operator's Installation, which lists a pool of rack-1's range."""
+    definitions, name = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "installations.operator.tigera.io"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    kind = {"kind": "Installation", "plural": "installations", "singular": "installation"}
+    spec = {"group": "operator.tigera.io", "scope": "Cluster", "names": kind, "versions": [version]}
+    cluster.objects.create(definitions, {"metadata": {"name": name}, "spec": spec})
+    collection = "/apis/operator.tigera.io/v1/installations"
+    try:
+        cluster.wait_for(collection)
+        network = {"calicoNetwork": {"ipPools": [{"cidr": "10.244.0.0/18"}]}}
+        body = {"apiVersion": "operator.tigera.io/v1", "kind": "Installation", "metadata": {"name": "default"}}
+        cluster.objects.create(collection, {**body, "spec": network})
+        yield
+    finally:
+        cluster.objects.delete(f"{definitions}/{name}")
+        while cluster.objects.exists(f"{definitions}/{name}"):
+            time.sleep(0.05)
+
+
+def test_a_pool_of_the_operators_installation_is_refused_or_adopted_and_read_only_to_be_changed(cluster, operator):
+    cluster.create_pools(("rack-1", "10.244.0.0/18"), nodeSelector="all()")
+    message = cluster.refused("ip_pools", pools=RACKS[1:])["msg"]
+    assert "pool rack-1: adopt: it belongs to the Calico operator (its Installation default lists it)" in message
+    unchanged = [{"name": "rack-1", "cidr": "10.244.0.0/18"}]
+    with FaultyProxy(cluster.plane) as proxy:
+        assert not cluster.run("ip_pools", pools=unchanged, **cluster.through(proxy))["changed"]
+    assert proxy.requests == [("GET", cluster.path("ippools") + "?limit=500")]
+    [warning] = cluster.warnings(cluster.apply("ip_pools", pools=RACKS[1:], adopt=True))
+    assert "pool rack-1 belonged to the Calico operator" in warning
+    cluster.apply("ip_pools", pools=unchanged)
+
+
+def test_a_thousand_pools_cost_two_pages_and_a_write_for_each_that_differs(cluster):
+    pools = [{"name": f"pool-{index}", "cidr": f"10.244.{index // 4}.{index % 4 * 64}/26"} for index in range(1000)]
+    assert len(cluster.run("ip_pools", pools=pools)["operations"]) == 1000
+    pages = ["?limit=500", "?limit=500&continue="]
+
+    def requests(**options):
+        with FaultyProxy(cluster.plane) as proxy:
+            result = cluster.run("ip_pools", pools=pools, **cluster.through(proxy), **options)
+        lists = [path.removeprefix(cluster.path("ippools")) for method, path in proxy.requests if method == "GET"]
+        assert [page.partition("continue=")[0] + "continue=" * ("continue=" in page) for page in lists] == pages
+        return result["changed"], proxy.writes()
+
+    assert requests() == (False, [])
+    for index in (1, 500, 999):
+        cluster.objects.patch(cluster.path("ippools", f"pool-{index}"), {"spec": {"natOutgoing": True}})
+    assert requests(check=True) == (True, [])
+    changed, writes = requests()
+    assert changed
+    assert sorted(writes) == [("PATCH", cluster.path("ippools", f"pool-{index}")) for index in (1, 500, 999)]

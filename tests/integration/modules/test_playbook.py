@@ -99,7 +99,14 @@ def test_a_playbook_predicts_writes_corrects_drift_and_then_changes_nothing(clus
 
 
 def test_examples_in_the_documentation_are_valid_tasks(cluster):
-    modules = ("ip_pools", "namespace_pools", "workload_pools", "ipam_info")
+    modules = (
+        "ip_pools",
+        "ip_reservations",
+        "ipam_config",
+        "namespace_pools",
+        "workload_pools",
+        "ipam_info",
+    )
     tasks = []
     for module in modules:
         done = subprocess.run(

@@ -3,52 +3,16 @@
 
 from __future__ import annotations
 
-import copy
 import ipaddress
 
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import pool_view, pools, ranges
+import pytest
+from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, pool_view, pools, ranges
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.pools import Needs
 from hypothesis import given
 from hypothesis import strategies as st
+from support.pool_plans import OWNED, Cluster, block, claim, declare, names_of, observe, stored
 
-OWNED = {pool_view.OWNER_LABEL: pool_view.OWNER}
-
-
-def declare(*items, state="present", purge=False, pod_cidrs=()):
-    return pools.desired({"pools": list(items), "state": state, "purge": purge, "pod_cidrs": pod_cidrs})
-
-
-def stored(name, labels=None, **spec):
-    metadata = {"name": name, "labels": labels or {}, "resourceVersion": "1", "uid": name}
-    return {"kind": "IPPool", "metadata": metadata, "spec": spec}
-
-
-def observe(*objects, **others):
-    return pools.Observed({each["metadata"]["name"]: each for each in objects}, **others)
-
-
-def block(cidr, *holders):
-    network = ipaddress.ip_network(cidr)
-    attributes = [{"handle_id": holder} for holder in holders]
-    free = [None] * (network.num_addresses - len(holders))
-    spec = {"cidr": cidr, "allocations": [*range(len(holders)), *free], "attributes": attributes}
-    return {"kind": "IPAMBlock", "metadata": {"name": cidr.translate(str.maketrans("./:", "---"))}, "spec": spec}
-
-
-def carry_out(operations, existing):
-    """What the API server's pools become, with the set after each operation."""
-    state = {name: copy.deepcopy(obj) for name, obj in existing.items()}
-    for operation in operations:
-        if operation.kind == "IPPool":
-            if operation.verb == "create":
-                assert operation.name not in state
-                state[operation.name] = stored(operation.name, operation.body["labels"], **operation.body["spec"])
-            elif operation.verb == "patch":
-                obj = state[operation.name]
-                obj["spec"].update(operation.body.get("spec", {}))
-                obj["metadata"]["labels"].update(operation.body.get("labels", {}))
-            else:
-                assert state.pop(operation.name)["spec"]["disabled"], "a pool is disabled before it is removed"
-        yield state
+NOTHING = Needs(blocks=False, affinities=False, network=False, installation=False)
 
 
 def test_an_unchanged_declaration_has_no_operations_whatever_defaults_are_stored():
@@ -92,40 +56,6 @@ def test_a_namespace_selector_takes_tunnels_out_of_the_default_uses():
     assert plan.operations[0].body["spec"]["allowedUses"] == ["Workload"]
 
 
-def test_pools_for_load_balancers_need_not_lie_in_the_pod_cidr():
-    declared = declare(
-        {"name": "lb", "cidr": "192.0.2.0/24", "allowed_uses": ["LoadBalancer"]},
-        {"name": "pods", "cidr": "198.51.100.0/24"},
-        pod_cidrs=None,
-    )
-    plan = pools.plan(declared, observe(pod_cidrs=("10.244.0.0/16",)))
-    assert [problem.subject for problem in plan.problems] == ["pool pods"]
-
-
-def test_a_pool_may_span_adjacent_pod_cidrs():
-    declared = declare({"name": "a", "cidr": "10.244.0.0/16"}, pod_cidrs=["10.244.0.0/17", "10.244.128.0/17"])
-    assert pools.plan(declared, observe()).problems == []
-
-
-def test_unknown_pod_cidrs_give_a_warning_and_an_empty_list_none():
-    item = {"name": "a", "cidr": "10.244.0.0/16"}
-    [warning] = pools.plan(declare(item, pod_cidrs=None), observe(pod_cidrs=())).warnings
-    assert "pod_cidrs" in warning
-    assert pools.plan(declare(item, pod_cidrs=[]), observe()).warnings == []
-
-
-def test_a_family_without_a_pod_cidr_gives_a_warning():
-    declared = declare({"name": "six", "cidr": "fd00::/64"}, pod_cidrs=["10.244.0.0/16"])
-    plan = pools.plan(declared, observe())
-    assert plan.problems == []
-    assert plan.warnings == ["pool six: the pod CIDRs (10.244.0.0/16) have none of IPv6"]
-
-
-def test_what_is_not_a_cidr_among_the_pod_cidrs_is_named():
-    [problem] = pools.plan(declare(pod_cidrs=["10.244.0.0/16", "pods"]), observe()).problems
-    assert (problem.option, problem.value) == ("pod_cidrs", "pods")
-
-
 def test_purge_leaves_pools_without_the_owner_label():
     existing = observe(
         stored("ours", OWNED, cidr="10.244.0.0/17"),
@@ -133,28 +63,6 @@ def test_purge_leaves_pools_without_the_owner_label():
     )
     plan = pools.plan(declare(purge=True), existing)
     assert [(each.verb, each.name) for each in plan.operations] == [("patch", "ours"), ("delete", "ours")]
-
-
-def test_a_pool_in_use_is_not_removed_and_its_holders_are_counted():
-    existing = observe(
-        stored("a", OWNED, cidr="10.244.0.0/16", disabled=True),
-        blocks=(block("10.244.1.0/26", *(f"net.{index}" for index in range(7))), block("10.244.2.0/26")),
-    )
-    plan = pools.plan(declare({"name": "a"}, state="absent"), existing)
-    assert plan.operations == []
-    [problem] = plan.problems
-    assert "7 addresses of 10.244.0.0/16 are in use" in problem.message
-    assert "handle net.4 and 2 more (blocks 10.244.1.0/26)" in problem.message
-    assert problem.message.endswith("it is disabled, nothing new comes from it")
-
-
-def test_blocks_outside_of_a_removed_pool_stay():
-    existing = observe(
-        stored("a", cidr="10.244.0.0/24", disabled=True),
-        blocks=(block("10.244.0.64/26"), block("10.244.1.0/26")),
-    )
-    plan = pools.plan(declare({"name": "a"}, state="absent"), existing)
-    assert [each.name for each in plan.operations] == ["10-244-0-64-26", "a"]
 
 
 NETWORKS = st.tuples(st.integers(0, 255), st.integers(4, 8)).map(
@@ -194,26 +102,172 @@ def declarations(draw):
     return [{"name": f"pool-{index}", "cidr": f"10.244.{index * 16}.0/20", **draw(OPTIONS)} for index in chosen]
 
 
-@given(declarations(), declarations(), st.booleans(), st.sampled_from(["present", "absent"]))
-def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(first, second, purge, state):
-    *_, existing = [{}, *carry_out(pools.plan(declare(*first), observe()).operations, {})]
-    wanted = declare(*second, purge=purge, state=state)
-    plan = pools.plan(wanted, observe(*existing.values()))
+def test_an_unchanged_declaration_needs_nothing_but_the_pools():
+    wanted = declare({"name": "a", "cidr": "10.244.0.0/16", "labels": {"x": "1"}}, purge=True, adopt=True, force=True)
+    existing = stored("a", {"x": "1"}, cidr="10.244.0.0/16")
+    assert pools.needs(wanted, {"a": existing}) == NOTHING
+    assert pools.needs(declare({"name": "b"}, state="absent"), {"a": existing}) == NOTHING
+
+
+def test_what_is_read_depends_on_what_is_new_removed_and_changed():
+    item = {"name": "a", "cidr": "10.244.0.0/16", "nat_outgoing": True}
+    ours, theirs = (stored("a", labels, cidr="10.244.0.0/16") for labels in (OWNED, {}))
+    assert pools.needs(declare(item), {}) == Needs(True, False, True, False)
+    assert pools.needs(declare(item), {"a": ours}) == NOTHING
+    assert pools.needs(declare(item), {"a": theirs}) == Needs(False, False, False, True)
+    assert pools.needs(declare(item, state="absent"), {"a": ours}) == Needs(True, True, False, False)
+    assert pools.needs(declare(item), {}, served=False) == NOTHING
+
+
+def test_a_pool_declared_twice_or_by_an_impossible_name_or_label_is_named():
+    items = [
+        {"name": "twice", "cidr": "10.244.0.0/24"},
+        {"name": "twice", "cidr": "10.244.1.0/24"},
+        {"name": "Upper", "cidr": "10.244.2.0/24"},
+        {"name": "label", "cidr": "10.244.3.0/24", "labels": {"team": "pay ments", "-x": "", "x/y": "fine.1"}},
+        {"name": "theirs", "cidr": "10.244.4.0/24", "labels": {"app.kubernetes.io/managed-by": "tigera-operator"}},
+    ]
+    problems = pools.plan(declare(*items), observe()).problems
+    assert sorted((each.subject, each.option, each.value) for each in problems) == [
+        ("pool Upper", "name", "Upper"),
+        ("pool label", "labels", "-x"),
+        ("pool label", "labels", "pay ments"),
+        ("pool theirs", "labels", "tigera-operator"),
+        ("pool twice", "name", "twice"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "option", "message"),
+    (
+        ({"node_selector": "has(x)", "allowed_uses": ["LoadBalancer"]}, "node_selector", "it needs all()"),
+        ({"vxlan_mode": "Always", "allowed_uses": ["LoadBalancer"]}, "vxlan_mode", "it needs Never"),
+        ({"disable_bgp_export": True, "allowed_uses": ["LoadBalancer"]}, "disable_bgp_export", "announced"),
+        ({"node_selector": "has(x) || " * 110 + "has(y)"}, "node_selector", "it has 1106 characters; at most 1024"),
+    ),
+)
+def test_what_calico_would_refuse_is_refused_in_the_words_of_the_options(item, option, message):
+    [problem] = pools.plan(declare({"name": "a", "cidr": "10.244.0.0/16", **item}), observe()).problems
+    assert problem.option == option and message in problem.message
+
+
+def test_a_pool_for_load_balancers_stays_one():
+    existing = stored("a", cidr="192.0.2.0/24", allowedUses=["LoadBalancer"])
+    [problem] = pools.plan(declare({"name": "a", "cidr": "192.0.2.0/24"}), observe(existing)).problems
+    assert (problem.option, problem.value) == ("allowed_uses", ["Workload", "Tunnel"])
+
+
+def test_pools_that_overlap_in_the_cluster_already_can_be_disabled():
+    existing = observe(stored("wide", cidr="10.244.0.0/16"), stored("narrow", cidr="10.244.1.0/24"))
+    plan = pools.plan(declare({"name": "narrow", "cidr": "10.244.1.0/24", "disabled": True}), existing)
+    assert names_of(plan.operations) == [("patch", "IPPool", "narrow")]
+    [warning] = plan.warnings
+    assert warning.startswith("pool narrow: 10.244.1.0/24 overlaps pool wide (10.244.0.0/16), and both exist")
+
+
+def test_a_pool_that_is_being_deleted_cannot_be_declared_and_need_not_be_removed():
+    leaving = {"deletionTimestamp": "2026-08-21T09:28:02Z"}
+    existing = observe(stored("a", OWNED, leaving, cidr="10.244.0.0/16", disabled=True))
+    [problem] = pools.plan(declare({"name": "a", "cidr": "10.244.0.0/16"}), existing).problems
+    assert (problem.option, problem.message.partition(";")[0]) == ("name", "it is being deleted in the cluster")
+    for wanted in (declare({"name": "a"}, state="absent"), declare(purge=True)):
+        assert pools.needs(wanted, existing.pools) == NOTHING
+        assert pools.plan(wanted, existing).operations == []
+    plan = pools.plan(declare({"name": "b", "cidr": "10.244.0.0/24"}), existing)
+    assert names_of(plan.operations) == [("create", "IPPool", "b")] and "which is being deleted" in plan.warnings[0]
+
+
+def test_blocks_of_another_size_hold_a_new_pool_up_unless_they_go_before():
+    wanted = declare({"name": "new", "cidr": "10.244.0.0/16", "block_size": 27}, purge=True, force=True)
+    old = stored("old", OWNED, cidr="10.244.0.0/24")
+    assert pools.plan(wanted, observe(old, blocks=(block("10.244.0.0/26"),))).problems == []
+    left = block("10.244.0.0/26", "net.a")
+    [problem] = pools.plan(wanted, observe(old, blocks=(left,))).problems
+    assert (problem.subject, problem.option) == ("pool new", "block_size")
+    assert problem.message == "27 differs from blocks that exist in 10.244.0.0/16: 10.244.0.0/26"
+    deleted = block("10.244.0.0/26", "net.a", deleted=True)
+    assert pools.plan(wanted, observe(blocks=(deleted,))).problems == []
+
+
+def test_purge_considers_the_pools_that_label_selectors_choose():
+    existing = observe(
+        stored("pay", {"team": "pay"}, cidr="10.244.0.0/24", disabled=True),
+        stored("shop", {"team": "shop"}, cidr="10.244.1.0/24", disabled=True),
+        stored("ours", OWNED, cidr="10.244.2.0/24", disabled=True),
+    )
+
+    def purged(*selectors):
+        return [each.name for each in pools.plan(declare(purge=True, label_selectors=selectors), existing).operations]
+
+    assert purged("team=pay") == ["pay"]
+    assert purged("team in (pay, shop)", "team!=shop") == ["pay"]
+    assert purged("!team") == ["ours"]
+    assert purged() == ["ours", "pay", "shop"]
+
+
+def test_what_is_no_label_selector_is_named():
+    [problem] = pools.plan(declare(label_selectors=["team = = pay"], purge=True), observe()).problems
+    assert (problem.option, problem.value) == ("label_selectors", "team = = pay")
+
+
+def reached(plan, observed):
+    """The state that a plan ends in. `Cluster` sees to it that nothing forbidden happens on the way."""
+    return [observed, *Cluster(observed).carry_out(plan.operations)][-1]
+
+
+@st.composite
+def clusters(draw):
+    """Pools that were declared, with blocks in them, some in use, each with its node's claim or without."""
+    blocks, affinities = [], []
+    observed = reached(pools.plan(declare(*draw(declarations())), observe()), observe())
+    for pool in observed.pools.values():
+        network = ipaddress.ip_network(pool["spec"]["cidr"])
+        for index in draw(st.sets(st.integers(0, 5), max_size=3)):
+            cidr = f"{network.network_address + index * 64}/26"
+            handles = draw(st.lists(st.sampled_from(["net.a", "net.b"]), max_size=2))
+            claimed = draw(st.booleans())
+            blocks.append(block(cidr, *handles, affinity="host:node-1" if claimed else None))
+            affinities += [claim(cidr)] if claimed else []
+    return observe(*observed.pools.values(), blocks=tuple(blocks), affinities=tuple(affinities))
+
+
+@given(clusters(), declarations(), st.booleans(), st.sampled_from(["present", "absent"]))
+def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(before, items, purge, state):
+    wanted = declare(*items, purge=purge, state=state, force=True)
+    plan = pools.plan(wanted, before)
     assert plan.problems == []
-    *_, reached = [existing, *carry_out(plan.operations, existing)]
-    again = pools.plan(wanted, observe(*reached.values()))
-    assert again.operations == []
-    views = {
-        name: pool_view.stored(obj, again.after[name]["labels"])
-        for name, obj in reached.items()
-        if again.after.get(name)
-    }
+    after = reached(plan, before)
+    again = pools.plan(wanted, after)
+    assert again.operations == [] and again.results == {"in_use": []}
+    assert pools.needs(wanted, after.pools) == NOTHING
+    views = {name: pool_view.stored(after.pools[name], view["labels"]) for name, view in again.after.items()}
     assert views == {name: view for name, view in plan.after.items() if view}
-    names = {item["name"] for item in second}
+    names = {item["name"] for item in items}
     if state == "absent":
-        assert names.isdisjoint(reached)
+        assert names.isdisjoint(after.pools)
     elif purge:
-        assert set(reached) == names
+        assert set(after.pools) == names
+
+
+@given(clusters())
+def test_forced_removal_keeps_every_address_in_use_and_nothing_else(before):
+    plan = pools.plan(declare(purge=True, force=True), before)
+    after = reached(plan, before)
+
+    def used(observed):
+        return sorted(use["address"] for each in observed.blocks for use in holders.uses(each))
+
+    assert after.pools == {} and after.affinities == ()
+    assert used(after) == used(before) == sorted(use["address"] for use in plan.results["in_use"])
+    assert all(any(holders.uses(each)) and "affinity" not in each["spec"] for each in after.blocks)
+
+
+@given(clusters())
+def test_without_force_exactly_the_pools_in_use_are_refused_and_nothing_is_written(before):
+    plan = pools.plan(declare(purge=True), before)
+    busy = {use["pool"] for use in plan.results["in_use"]}
+    assert {problem.subject for problem in plan.problems} == {f"pool {name}" for name in busy}
+    assert plan.operations == [] or not busy
 
 
 @given(st.sets(NETWORKS, max_size=6), st.sets(NETWORKS, max_size=6))
@@ -225,9 +279,9 @@ def test_no_two_pools_ever_overlap_on_the_way(before, after):
                 kept.append(network)
         return [{"name": f"pool-{net}".replace("/", "-"), "cidr": str(net)} for net in kept]
 
-    *_, existing = [{}, *carry_out(pools.plan(declare(*disjoint(before)), observe()).operations, {})]
-    plan = pools.plan(declare(*disjoint(after), purge=True), observe(*existing.values()))
+    existing = reached(pools.plan(declare(*disjoint(before)), observe()), observe())
+    plan = pools.plan(declare(*disjoint(after), purge=True), existing)
     assert plan.problems == []
-    for state in carry_out(plan.operations, existing):
-        named = [(name, ipaddress.ip_network(obj["spec"]["cidr"])) for name, obj in state.items()]
+    for state in Cluster(existing).carry_out(plan.operations):
+        named = [(name, ipaddress.ip_network(obj["spec"]["cidr"])) for name, obj in state.pools.items()]
         assert list(ranges.overlaps(named)) == []

@@ -1,0 +1,85 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""An audit: everything in which pods, pools, assignments, blocks, claims and handles contradict each other.
+
+Source of what is in use and of what counts as a problem: `calicoctl ipam check` of Calico 3.29 to 3.33.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from . import audit_blocks, audit_handles, audit_pods, holders, ranges, repair
+from .finding import CHECKS, Finding, in_order
+from .operation import Plan
+from .world import COLLECTIONS, world
+
+
+def findings(seen):
+    """All findings about a World, in order."""
+    parts = (audit_pods.findings, audit_blocks.findings, audit_handles.findings, _outside_of_pod_cidrs)
+    return in_order(finding for part in parts for finding in part(seen))
+
+
+def looks(observed, grace):
+    """The objects to read again before anything is reported, {(kind, namespace, name)}.
+
+    What was read first may not fit what was read last, when pods came or went meanwhile.
+    """
+    found = (look for finding in findings(world(observed, grace)) for look in finding.looks)
+    return {look for look in found if look[0] in COLLECTIONS.values()}
+
+
+def plan(observed, grace, wanted):
+    """The Plan of an audit that repairs the parts `wanted` (of `finding.REPAIRS`); its results are the report."""
+    seen = world(observed, grace)
+    found = findings(seen)
+    outcome = Plan(results=_report(seen, found, wanted))
+    repair.add_to(outcome, seen, [finding for finding in found if finding.is_repaired(wanted)])
+    return outcome
+
+
+def _report(seen, found, wanted):
+    counts = Counter(finding.check for finding in found)
+    return {
+        "findings": [finding.describe(wanted) for finding in found],
+        "summary": {check: counts[check] for check in CHECKS},
+        "clean": not found,
+        "calicoctl_problems": calicoctl_problems(seen),
+        "examined": {
+            "pools": len(seen.observed.pools),
+            "namespaces": len(seen.observed.namespaces),
+            "nodes": len(seen.observed.nodes),
+            "pods": len(seen.observed.pods),
+            "blocks": len(seen.blocks),
+            "addresses": len(seen.allocated),
+            "handles": len(seen.handles),
+        },
+    }
+
+
+def calicoctl_problems(seen):
+    """How many problems `calicoctl ipam check` would count at this moment. It takes no account of age."""
+    used = {value for value, users in seen.users.items() if any(user.seen_by_calicoctl for user in users)}
+    kept = {
+        value
+        for value, allocated in seen.allocated.items()
+        if any(each.is_cooling or each.is_reserved_for_windows for each in allocated)
+    }
+    leaked = seen.allocated.keys() - used - kept
+    not_allocated = used - seen.allocated.keys()
+    leaked_handles = [each for each in seen.observed.handles if each["spec"].get("handleID") not in seen.holdings]
+    return len(leaked) + len(not_allocated) + len(leaked_handles) + len(audit_blocks.invalid(seen))
+
+
+def _outside_of_pod_cidrs(seen):
+    cidrs = seen.observed.pod_cidrs
+    if not cidrs:
+        return
+    covered = ranges.parse(cidrs)[0]
+    for name, pool in seen.pools.items():
+        if pool.allowed_uses == ("LoadBalancer",) or not ranges.has_family(covered, pool.family):
+            continue
+        if not ranges.lies_in(pool.network, covered):
+            message = f"pool {name} ({pool.cidr}) does not lie in the cluster's pod CIDRs ({holders.some(cidrs)})"
+            yield Finding("pool_outside", message, {"pool": name, "cidr": pool.cidr})

@@ -1,0 +1,185 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks, their nodes' claims on them, and the addresses in them that nobody uses."""
+
+from __future__ import annotations
+
+import calendar
+import time
+
+from .._core.block import spec_problem
+from .._core.names import affinity_name, cidr_name
+from . import in_use
+from .address_index import address_of
+from .allocations import LOAD_BALANCER
+from .finding import Finding
+from .holders import is_deleted, network_of
+
+_TUNNEL = "TunnelAddress"  # the end of what Calico notes as the type of a tunnel's address
+_PRESENT = "the pod exists on the same node; its address is freed when it goes"
+_RELEASED = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def findings(world):
+    """Findings about what blocks say, other than about handles."""
+    broken = invalid(world)
+    for name, (block, problem) in broken.items():
+        cidr = block["spec"].get("cidr")
+        looks = (("IPAMBlock", None, name),)
+        yield Finding("block_invalid", f"block {cidr}: {problem}", {"block": cidr}, problem=True, looks=looks)
+    for value, allocated in world.allocated.items():
+        yield from _allocated_twice(value, allocated)
+        if value not in world.users:
+            for allocation in allocated:
+                yield from _leaked(world, value, allocation, broken)
+    yield from _affinities(world)
+    yield from _blocks_without_affinity(world)
+
+
+def invalid(world):
+    """The blocks that break an invariant, by name: {name: (IPAMBlock, which one)}."""
+    found = {}
+    for block in world.observed.blocks:
+        problem = None if is_deleted(block) else _problem(block, world.observed.now)
+        if problem:
+            found[block["metadata"]["name"]] = block, problem
+    return found
+
+
+def _problem(block, now):
+    """Which invariant of Calico's format a block breaks (those that Calico 3.33 checks), None when none."""
+    spec, network = block["spec"], network_of(block)
+    allocations, attributes = spec.get("allocations"), spec.get("attributes")
+    if network is None:
+        return "it is not the CIDR of a block"
+    if not isinstance(allocations, list) or not isinstance(attributes, list) or spec.get("unallocated") is None:
+        return "allocations, attributes or unallocated is missing"
+    if len(allocations) != network.num_addresses:
+        return f"it has {len(allocations)} allocations for {network.num_addresses} addresses"
+    problem = spec_problem(spec)
+    if problem:
+        return problem
+    unused = set(range(len(attributes))).difference(allocations)
+    if unused:
+        return f"no allocation refers to its attribute {min(unused)}"
+    if any(_seconds(each.get("releasedAt")) > now for each in attributes):
+        return "an address was released in the future"
+    return None
+
+
+def _seconds(text):
+    try:
+        return calendar.timegm(time.strptime(text, _RELEASED))
+    except (ValueError, TypeError):
+        return 0
+
+
+def _allocated_twice(value, allocated):
+    blocks = sorted({each.block["spec"]["cidr"] for each in allocated})
+    if len(allocated) > 1:
+        address = address_of(value)
+        message = f"{address} is allocated in the blocks {' and '.join(blocks)}"
+        yield Finding("duplicate", message, {"address": address, "blocks": blocks})
+
+
+def _leaked(world, value, allocation, broken):
+    """An address that nobody uses, unless it is on its way or kept on purpose."""
+    if allocation.is_cooling or allocation.is_reserved_for_windows or world.is_recent(allocation):
+        return
+    pod = world.pods.get(allocation.pod)
+    if pod and _may_have(pod, allocation):
+        return
+    address, owner = address_of(value), allocation.owner
+    objects = {
+        "address": address,
+        "block": allocation.block["spec"]["cidr"],
+        "node": allocation.node,
+        "namespace": owner.get("namespace"),
+        "pod": owner.get("pod"),
+        "handle": allocation.handle,
+    }
+    who, looks, hindrance = _holder(world, allocation, pod)
+    if allocation.block["metadata"]["name"] in broken:
+        hindrance = "the block is invalid"
+    elif hindrance is None and _handle_in_use(world, allocation):
+        hindrance = f"handle {allocation.handle} has another address that is in use"
+    looks = (*looks, ("IPAMBlock", None, allocation.block["metadata"]["name"]), *_handle_look(world, allocation))
+    message = f"{address} is allocated {who}"
+    yield Finding("leaked", message, objects, True, subject=allocation, looks=looks, hindrance=hindrance)
+
+
+def _may_have(pod, allocation):
+    """Whether a pod that is not known to use an address may do so all the same: while it starts, or besides others."""
+    starting = not in_use.is_finished(pod) and not in_use.pod_addresses(pod)
+    return starting or allocation.value in in_use.further_addresses(pod)
+
+
+def _holder(world, allocation, pod):
+    """(for whom a leaked address is allocated, what to look at again, why it must not be released or None)."""
+    owner, node = allocation.owner, allocation.node
+    look = (("Node", None, node),) if node else ()
+    if allocation.pod:
+        namespace, name = allocation.pod
+        who, look = f"for pod {namespace}/{name}", (("Pod", namespace, name),)
+        if pod is None:
+            return f"{who}, which does not exist", look, None
+        if pod["spec"].get("nodeName") == node:
+            return f"{who}, which does not have it", look, _PRESENT
+        return f"{who} on node {node}, which runs on node {pod['spec'].get('nodeName')}", look, None
+    if (owner.get("type") or "").endswith(_TUNNEL) and owner.get("node"):
+        if node in world.nodes:
+            who = f"as {owner['type']} of node {node}, which does not have it"
+            return who, look, "the node exists; its own agent frees the address"
+        return f"as {owner['type']} of node {node}, which does not exist", look, None
+    if allocation.block["spec"].get("affinity") == LOAD_BALANCER:
+        who = f"for service {owner.get('namespace')}/{owner.get('service')}, which does not have it"
+        return who, (), "addresses of services are freed by Calico's controller"
+    who = f"by handle {allocation.handle}, which says not for what" if allocation.handle else "without saying for what"
+    return who, look, "nothing says what it is for"
+
+
+def _handle_in_use(world, allocation):
+    """Whether its holder is still there: Calico, too, frees all addresses of a handle or none."""
+    return bool(allocation.handle) and allocation.handle in world.handles_in_use
+
+
+def _handle_look(world, allocation):
+    handle = world.handles.get(allocation.handle)
+    return (("IPAMHandle", None, handle["metadata"]["name"]),) if handle else ()
+
+
+def _affinities(world):
+    for network, affinities in world.affinities.items():
+        block = world.blocks.get(network)
+        for affinity in affinities:
+            spec, name = affinity["spec"], affinity["metadata"]["name"]
+            expected = f"{spec.get('type') or 'host'}:{spec.get('node')}"
+            if (block and block["spec"].get("affinity") == expected) or world.is_young(affinity):
+                continue
+            objects = {"affinity": name, "block": str(network), "node": spec.get("node"), "state": spec.get("state")}
+            looks = (("BlockAffinity", None, name), ("IPAMBlock", None, cidr_name(str(network))))
+            claim = f"{expected} claims block {network} ({spec.get('state') or 'confirmed'})"
+            if block is None:
+                message = f"{claim}, which does not exist"
+                yield Finding("affinity_without_block", message, objects, subject=affinity, looks=looks)
+            else:
+                message = f"{claim}, which belongs to {block['spec'].get('affinity') or 'nobody'}"
+                yield Finding("affinity_mismatch", message, objects, subject=affinity, looks=looks)
+
+
+def _blocks_without_affinity(world):
+    names = {each["metadata"]["name"]: each for each in world.observed.affinities if not is_deleted(each)}
+    for network, block in world.blocks.items():
+        kind, _colon, node = (block["spec"].get("affinity") or "").partition(":")
+        claims = [each["spec"] for each in world.affinities.get(network, ())]
+        if not kind or any((each.get("type") or "host", each.get("node")) == (kind, node) for each in claims):
+            continue
+        name = affinity_name(node, str(network))
+        objects = {"block": str(network), "node": node}
+        looks = (("IPAMBlock", None, cidr_name(str(network))), ("BlockAffinity", None, name), ("Node", None, node))
+        there = kind != "host" or node in world.nodes
+        message = f"block {network} belongs to {kind}:{node}, but there is no BlockAffinity {name}"
+        if not there:
+            message += f" and no node {node}"
+        hindrance = f"BlockAffinity {name} exists and says something else" if name in names else None
+        yield Finding("block_without_affinity", message, objects, subject=block, looks=looks, hindrance=hindrance)
