@@ -3,22 +3,30 @@
 PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test lint unit integration e2e molecule bench cluster clean-cluster setup lock
+.PHONY: demo test test-all lint conventions matrix unit integration e2e molecule bench cluster clean-cluster setup lock
 
 demo: setup            ## the main job on a real cluster: from nothing to a pod in its range
 	$(PYTHON) tests/cluster up
 	$(PYTHON) tests/e2e/demo.py
 
-test: setup lint       ## all tests
+test: setup lint conventions ## all tests
 	$(PYTHON) tests/cluster up
 	$(PYTHON) -m pytest
 	molecule reset
 	molecule test --destroy never
 
-lint: setup            ## style and conventions
+test-all: test matrix  ## and with every supported version
+
+lint: setup            ## style
 	ruff check .
 	ruff format --check .
-	ansible-lint --offline --profile production roles playbooks extensions
+	ansible-lint
+
+conventions: setup     ## ansible-test sanity, Galaxy's importer, the documentation's build, licences
+	$(PYTHON) tests/conventions
+
+matrix: setup          ## sanity and the modules' tests with every supported version of Ansible and of the libraries
+	$(PYTHON) tests/conventions matrix
 
 unit: setup            ## tests without a cluster
 	$(PYTHON) -m pytest tests/unit
@@ -47,7 +55,11 @@ setup:
 	@tests/bootstrap
 
 lock: setup            ## new versions of everything in requirements/
-	for name in build node pip dev; do \
+	for name in build node pip dev conventions core-2.18 core-2.19; do \
 	    uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header \
+	        requirements/$$name.in --output-file requirements/$$name.txt; \
+	done
+	for name in core-2.20; do \
+	    uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.12 --no-header \
 	        requirements/$$name.in --output-file requirements/$$name.txt; \
 	done

@@ -184,7 +184,7 @@ class ControlPlane:
 
 def free_ports(count: int) -> list[int]:
     """Loopback TCP ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _each in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()

@@ -63,7 +63,7 @@ def occupied(folder: Path) -> bool:
 
 def remove_cgroup(folder: Path) -> None:
     """Removes an empty cgroup with the ones below it. (rmdir: the files in it are the kernel's.)"""
-    for path, _, _ in os.walk(folder, topdown=False):
+    for path, _folders, _files in os.walk(folder, topdown=False):
         os.rmdir(path)
 
 

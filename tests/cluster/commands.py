@@ -60,7 +60,7 @@ def run_logged(
 
 def output_of(*command: str | Path) -> str:
     """The output of a short command. Raises ClusterError with its words when it fails."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         words = " ".join(map(str, command))
         raise ClusterError(f"`{words}` ended with code {done.returncode}: {done.stderr.strip()}")

@@ -49,6 +49,7 @@ class Engine:
                 capture_output=True,
                 text=True,
                 timeout=timeout,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             command = f"{self.name} {arguments[0]}"
@@ -94,6 +95,7 @@ def docker_answers() -> bool:
             capture_output=True,
             text=True,
             timeout=ANSWER_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False

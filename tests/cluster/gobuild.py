@@ -67,10 +67,14 @@ PROGRAMS = CNI_PLUGINS | {
 }
 
 
+# What tests compare with; nothing of it is part of a cluster.
+PEERS = {"calicoctl": Program("calicoctl", "go/calicoctl", "github.com/projectcalico/calico/calicoctl/calicoctl", 100)}
+
+
 def linker_flags() -> str:
     """Strips the binaries and gives Kubernetes its version, which a module build leaves at v0.0.0."""
     version = pinned("kubernetes")
-    major, minor, _ = version.removeprefix("v").split(".")
+    major, minor, _patch = version.removeprefix("v").split(".")
     variables = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{k}={v}" for k, v in variables.items())])
 
@@ -110,8 +114,8 @@ def built_path(program: Program) -> Path:
 
 
 def build(name: str) -> Path:
-    """The path of a program of `PROGRAMS`, built now unless it is in the cache."""
-    program = PROGRAMS[name]
+    """The path of a program of `PROGRAMS` or `PEERS`, built now unless it is in the cache."""
+    program = (PROGRAMS | PEERS)[name]
     path = built_path(program)
     if path.exists():
         return path

@@ -104,6 +104,7 @@ def ask_api_server() -> tuple[str, dict[str, bool]]:
             capture_output=True,
             text=True,
             timeout=15,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return "no answer within 15 s", {}

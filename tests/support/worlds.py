@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clusters in memory whose pods, blocks, claims and handles fit each other, and faults to plant into them.
+"""Clusters in memory whose pods, blocks, claims and handles fit each other until a test breaks something.
 
-Objects look as the API server serves them. `objects()` tells what to create where to have the same on a real server.
+Objects look as the API server serves them, in group v1. `create_in` makes the same on a real server.
 """
 
 from __future__ import annotations
@@ -13,12 +13,24 @@ from collections.abc import Iterable
 from ansible_collections.podnet.ipam.plugins.module_utils._core import names
 from ansible_collections.podnet.ipam.plugins.module_utils._core.block import Block
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.world import Observed
+from support.cluster_objects import GROUPS, Objects
 
 SEQUENCE = 1787304482417330915
 OLD, OLD_TIMESTAMP = "2026-08-21T09:30:15Z", "2026-08-21 09:30:15.123456789 +0000 UTC"
 NOW = 1787392815.0  # a day later
 POOLS = {"a": "10.244.0.0/18", "b": "10.244.64.0/18", "six": "fd00:10:244::/64"}
 BLOCK_PREFIX = {4: 28, 6: 124}
+PLURALS = {
+    "IPPool": "ippools",
+    "IPAMBlock": "ipamblocks",
+    "BlockAffinity": "blockaffinities",
+    "IPAMHandle": "ipamhandles",
+}
+CREATED = ("name", "namespace", "labels", "annotations")
+REQUIRED = {
+    "Pod": {"containers": [{"name": "main", "image": "example.com/workload:1"}]},
+    "Service": {"ports": [{"port": 80}]},
+}
 LISTS = {
     "Namespace": "namespaces",
     "Node": "nodes",
@@ -156,6 +168,26 @@ class WorldBuilder:
         lists = {name: tuple(copy.deepcopy(self.all(kind))) for kind, name in LISTS.items()}
         pools = {each["metadata"]["name"]: copy.deepcopy(each) for each in self.all("IPPool")}
         return Observed(pools=pools, **{"now": NOW, **lists, **options})
+
+    def create_in(self, objects: Objects, group: str) -> None:
+        """Create everything on a real API server, in one of Calico's API groups."""
+        for key in self.stored:
+            self.create_one(objects, group, key)
+
+    def create_one(self, objects: Objects, group: str, key: tuple[str, str | None, str]) -> None:
+        """Create one object. Of `objects` only `create` and `patch_status` are used."""
+        (kind, namespace, name), obj = key, self.stored[key]
+        metadata = {field: obj["metadata"][field] for field in CREATED if field in obj["metadata"]}
+        body = {"metadata": metadata, "spec": {**REQUIRED.get(kind, {}), **obj.get("spec", {})}}
+        if kind in PLURALS:
+            if kind == "BlockAffinity" and group != GROUPS["v1"]:
+                body["spec"]["deleted"] = body["spec"]["deleted"] == "true"
+            objects.create(f"/apis/{group}/{PLURALS[kind]}", {"apiVersion": group, "kind": kind, **body})
+            return
+        path = f"/api/v1/{f'namespaces/{namespace}/' if namespace else ''}{kind.lower()}s"
+        objects.create(path, body)
+        if "status" in obj:
+            objects.patch_status(f"{path}/{name}", obj["status"])
 
     def carry_out(self, operations) -> None:
         """What the API server makes of operations: under compare-and-swap, names are taken once."""

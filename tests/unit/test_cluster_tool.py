@@ -143,7 +143,7 @@ def test_the_node_images_name_is_stable_and_local():
 def test_every_package_has_a_reason():
     for listing in (paths.SOURCES / "packages.txt", rootfs.NODE / "packages.txt"):
         for line in listing.read_text().splitlines():
-            name, _, reason = line.partition("#")
+            name, _hash, reason = line.partition("#")
             assert not name.strip() or reason.strip(), f"{listing.name}: {line}"
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from .._core.names import handle_name
 from .holders import is_deleted
@@ -55,15 +55,15 @@ def _wanted(world, released, by_check):
 
 def _after(world, released):
     """(what each handle holds after the release, {handle: {CIDR: number}}; the CIDRs from which it loses something)."""
-    lost = defaultdict(lambda: defaultdict(int))
+    lost = defaultdict(Counter)
     for allocation in released:
         if allocation.handle:
             lost[allocation.handle][canonical(allocation.block["spec"]["cidr"])] += 1
     left = {}
     for identity, held in world.holdings.items():
-        counts = {canonical(cidr): count - lost[identity][canonical(cidr)] for cidr, count in held.items()}
-        left[identity] = {cidr: count for cidr, count in counts.items() if count}
-    return left, {identity: set(cidrs) for identity, cidrs in lost.items() if cidrs}
+        counts = Counter({canonical(cidr): count for cidr, count in held.items()})
+        left[identity] = dict(counts - lost.get(identity, Counter()))
+    return left, {identity: set(cidrs) for identity, cidrs in lost.items()}
 
 
 def _corrected(stored, left, touched):

@@ -36,6 +36,7 @@ CALICO_PLURALS = (
     "ipamconfigs",
     "ipamconfigurations",
 )
+KEPT_NAMESPACES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 POD_SPEC = {"containers": [{"name": "main", "image": "example.com/workload:1"}]}
 
 
@@ -201,8 +202,9 @@ def planes():
             if name not in started:
                 started[name] = stack.enter_context(ControlPlane())
                 objects = Objects(started[name])
-                if name in GROUPS:
-                    install(objects, name)
+                group = name.partition(" ")[0]
+                if group in GROUPS:
+                    install(objects, group)
                     record_pod_cidrs(objects)
             return started[name]
 
@@ -234,6 +236,35 @@ def cluster(planes, tmp_path, server):
 def either_cluster(request, planes, tmp_path, server):
     """A cluster with Calico's kinds in the one and in the other group."""
     return emptied(planes(request.param), GROUPS[request.param], tmp_path, server)
+
+
+def emptied_of_everything(planes, group, folder, server):
+    """A Cluster of its own, other than `emptied` also without pods, services, nodes and namespaces."""
+    cluster = emptied(planes(f"{group} alone"), GROUPS[group], folder, server)
+    objects = cluster.objects
+    for kind in ("pods", "services"):
+        for each in objects.get(f"/api/v1/{kind}")["items"]:
+            namespace, name = each["metadata"]["namespace"], each["metadata"]["name"]
+            objects.delete(f"/api/v1/namespaces/{namespace}/{kind}/{name}")
+    for name in objects.names("/api/v1/nodes"):
+        objects.delete(f"/api/v1/nodes/{name}")
+    for name in set(objects.names("/api/v1/namespaces")) - KEPT_NAMESPACES:
+        objects.delete(f"/api/v1/namespaces/{name}")
+        # What the namespace controller does when nothing is left in it.
+        objects.request("PUT", f"/api/v1/namespaces/{name}/finalize", {"metadata": {"name": name}, "spec": {}})
+    return cluster
+
+
+@pytest.fixture
+def whole_cluster(planes, tmp_path, server):
+    """A cluster in which there is nothing but what the test makes, in the usual group."""
+    return emptied_of_everything(planes, "v1", tmp_path, server)
+
+
+@pytest.fixture(params=list(GROUPS))
+def either_whole_cluster(request, planes, tmp_path, server):
+    """The same in the one and in the other group."""
+    return emptied_of_everything(planes, request.param, tmp_path, server)
 
 
 @pytest.fixture

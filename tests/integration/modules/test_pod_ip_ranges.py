@@ -112,7 +112,7 @@ class Site:
         play.write_text(PLAY.replace("RESULT", str(kept)))
         done = self.run(play, *flags, pod_ip_ranges_declaration=declaration, **variables)
         assert kept.exists(), done.stdout + done.stderr
-        said = {"status": done.returncode, "tasks": done.changed, "output": done.stdout}
+        said = {"status": done.returncode, "tasks": done.changed, "output": done.stdout + done.stderr}
         return {**json.loads(kept.read_text()), **said}
 
     def apply(self, declaration, **variables):

@@ -1,0 +1,480 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an audit finds: nothing in a cluster that fits together, and each fault that is planted, as what it is."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from ansible_collections.podnet.ipam.plugins.module_utils._plan import audit
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.finding import CHECKS, SEVERITIES
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.world import world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import NOW, WorldBuilder
+
+GRACE = 300
+YOUNG = "2026-08-22T09:58:00Z"
+YOUNG_TIMESTAMP = "2026-08-22 09:58:00 +0000 UTC"
+POOLS = "cni.projectcalico.org/ipv4pools"
+
+
+def findings(cluster, grace=GRACE, **observed):
+    return audit.findings(world(cluster.observed(**observed), grace))
+
+
+def found(cluster, **options):
+    """{check: [objects]} of what is found."""
+    by_check = {}
+    for finding in findings(cluster, **options):
+        by_check.setdefault(finding.check, []).append(finding.objects)
+    return by_check
+
+
+def only(cluster, check, **options):
+    """The one finding there is, of this check."""
+    [finding] = findings(cluster, **options)
+    assert finding.check == check
+    return finding
+
+
+@pytest.fixture
+def cluster():
+    """Two pods on two nodes, one of them dual-stack, and a tunnel address."""
+    cluster = WorldBuilder()
+    cluster.pod("web-0")
+    cluster.pod("api-0", node="node-2", pools=("b", "six"))
+    cluster.tunnel("node-1")
+    return cluster
+
+
+def address_of(cluster, name, namespace="payments"):
+    return cluster.get("Pod", name, namespace)["status"]["podIPs"][0]["ip"]
+
+
+def test_a_cluster_that_fits_together_has_no_findings(cluster):
+    assert found(cluster) == {}
+    report = audit.plan(cluster.observed(), GRACE, []).results
+    assert report["clean"] and report["calicoctl_problems"] == 0
+    assert report["summary"] == dict.fromkeys(CHECKS, 0)
+    assert report["examined"] == {
+        "pools": 3,
+        "namespaces": 1,
+        "nodes": 2,
+        "pods": 2,
+        "blocks": 3,
+        "addresses": 4,
+        "handles": 3,
+    }
+
+
+def test_an_empty_cluster_has_no_findings():
+    assert found(WorldBuilder(nodes=(), pools={})) == {}
+
+
+def test_a_pod_that_is_not_in_the_pools_of_its_namespace_is_stale(cluster):
+    cluster.get("Namespace", "payments")["metadata"]["annotations"] = {POOLS: '["b"]'}
+    finding = only(cluster, "stale")
+    assert finding.objects["pod"] == "web-0" and finding.objects["addresses"] == [address_of(cluster, "web-0")]
+    assert finding.objects["reasons"] == [f"{address_of(cluster, 'web-0')} is not from b"]
+
+
+def test_a_pods_own_assignment_counts_before_that_of_its_namespace(cluster):
+    cluster.get("Namespace", "payments")["metadata"]["annotations"] = {POOLS: '["b"]'}
+    cluster.get("Pod", "web-0", "payments")["metadata"]["annotations"] = {POOLS: '["a"]'}
+    assert found(cluster) == {}
+
+
+@pytest.mark.parametrize("field", ["nodeSelector", "namespaceSelector"])
+def test_a_pod_whose_pool_does_not_select_it_any_more_is_stale(cluster, field):
+    cluster.get("IPPool", "a")["spec"][field] = "has(rack)"
+    finding = only(cluster, "stale")
+    assert field in finding.message and "is from a" in finding.message
+
+
+def test_selectors_do_not_matter_to_a_pod_that_asks_for_its_pool_by_name(cluster):
+    cluster.get("IPPool", "a")["spec"] |= {"nodeSelector": "has(rack)", "assignmentMode": "Manual"}
+    cluster.get("Namespace", "payments")["metadata"]["annotations"] = {POOLS: '["a","b"]'}
+    assert found(cluster) == {}
+
+
+def test_a_pod_of_a_manual_pool_that_nobody_asks_for_is_stale(cluster):
+    cluster.get("IPPool", "a")["spec"]["assignmentMode"] = "Manual"
+    assert "assignmentMode is Manual" in only(cluster, "stale").message
+
+
+def test_a_pod_without_an_address_of_a_family_that_is_wanted_is_stale(cluster):
+    cluster.get("Namespace", "payments")["metadata"]["annotations"] = {
+        "cni.projectcalico.org/ipFamilies": '["IPv4","IPv6"]'
+    }
+    finding = only(cluster, "stale")
+    assert finding.objects["pod"] == "web-0" and finding.objects["reasons"] == ["it has no IPv6 address"]
+
+
+def test_a_pod_without_the_fixed_address_that_it_is_to_have_is_stale(cluster):
+    cluster.get("Pod", "web-0", "payments")["metadata"]["annotations"] = {
+        "cni.projectcalico.org/ipAddrs": '["10.244.0.200"]'
+    }
+    assert only(cluster, "stale").objects["pod"] == "web-0"
+
+
+def test_findings_about_a_pod_name_what_makes_it(cluster):
+    cluster.get("IPPool", "a")["spec"]["nodeSelector"] = "has(rack)"
+    metadata = cluster.get("Pod", "web-0", "payments")["metadata"]
+    metadata["labels"] = {"pod-template-hash": "7d4b9c6f5d"}
+    metadata["ownerReferences"] = [{"kind": "ReplicaSet", "name": "web-7d4b9c6f5d", "controller": True}]
+    assert only(cluster, "stale").objects["owner"] == {"kind": "Deployment", "name": "web"}
+    metadata["ownerReferences"] = [{"kind": "StatefulSet", "name": "web", "controller": True}]
+    assert only(cluster, "stale").objects["owner"] == {"kind": "StatefulSet", "name": "web"}
+
+
+def test_a_pod_on_a_node_that_is_gone_is_not_judged_by_selectors(cluster):
+    cluster.get("IPPool", "a")["spec"]["nodeSelector"] = "has(rack)"
+    cluster.get("Pod", "web-0", "payments")["spec"]["nodeName"] = "node-9"
+    assert "stale" not in found(cluster)
+
+
+def test_a_pod_in_a_disabled_pool_is_found_and_not_called_stale(cluster):
+    cluster.get("IPPool", "a")["spec"]["disabled"] = True
+    finding = only(cluster, "pool_disabled")
+    assert (finding.objects["pod"], finding.objects["pool"]) == ("web-0", "a")
+    assert "it is disabled" in finding.message
+
+
+def test_addresses_of_a_pool_that_was_removed_lie_outside(cluster):
+    cluster.remove("IPPool", "b")
+    finding = only(cluster, "outside")
+    assert finding.objects["pod"] == "api-0" and not finding.problem
+
+
+def test_an_address_of_no_pool_and_no_block_is_also_a_problem_to_calicoctl(cluster):
+    cluster.add("Pod", "stray", "payments", spec={"nodeName": "node-1"}, status={"podIPs": [{"ip": "10.99.0.1"}]})
+    assert only(cluster, "outside").problem
+
+
+def test_an_address_that_no_block_has_as_allocated_is_found(cluster):
+    cluster.forget_allocation(address_of(cluster, "web-0"))
+    finding = only(cluster, "not_allocated")
+    assert finding.problem and finding.objects["pool"] == "a"
+    assert ("Pod", "payments", "web-0") in finding.looks
+
+
+def test_a_pod_that_is_going_may_have_given_its_address_back(cluster):
+    cluster.forget_allocation(address_of(cluster, "web-0"))
+    cluster.get("Pod", "web-0", "payments")["metadata"]["deletionTimestamp"] = YOUNG
+    assert found(cluster) == {}
+
+
+def test_the_same_address_on_two_pods_is_a_duplicate(cluster):
+    status = {"podIPs": [{"ip": address_of(cluster, "web-0")}]}
+    cluster.add("Pod", "twin", "payments", spec={"nodeName": "node-2"}, status=status)
+    finding = only(cluster, "duplicate")
+    assert finding.objects["users"] == ["pod payments/twin", "pod payments/web-0"]
+    cluster.get("Pod", "twin", "payments")["metadata"]["deletionTimestamp"] = YOUNG
+    assert found(cluster) == {}
+
+
+def test_an_address_allocated_in_two_blocks_is_a_duplicate(cluster):
+    address = address_of(cluster, "web-0")
+    block = cluster.block_at(address)
+    spec = {**block["spec"], "cidr": "10.244.0.0/29", "allocations": [0] + [None] * 7, "unallocated": list(range(1, 8))}
+    spec["attributes"] = spec["attributes"][:1]
+    cluster.add("IPAMBlock", "10-244-0-0-29", spec=spec)
+    cluster.affinity("node-1", "10.244.0.0/29")
+    cluster.handle("net.payments-web-0", {"10.244.0.0/28": 1, "10.244.0.0/29": 1})
+    assert only(cluster, "duplicate").objects == {"address": address, "blocks": ["10.244.0.0/28", "10.244.0.0/29"]}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "text"),
+    [
+        ({POOLS: '["aa"]'}, "pool 'aa' does not exist; pools of IPv4: a, b"),
+        ({POOLS: "a"}, "which is not a JSON list of strings"),
+        ({POOLS: '["six"]'}, "is IPv6"),
+        ({"cni.projectcalico.org/ipFamilies": '["IPv5"]'}, "which is not a JSON list of IPv4, IPv6 or both"),
+    ],
+)
+def test_an_assignment_with_which_no_pod_would_start_is_found(cluster, annotations, text):
+    cluster.namespace("empty", annotations=annotations)
+    finding = only(cluster, "assignment_invalid")
+    assert finding.objects == {"namespace": "empty"} and text in finding.message
+
+
+def test_an_assignment_is_found_once_for_all_pods_of_an_owner(cluster):
+    for name in ("web-1", "web-2"):
+        owner = {"kind": "StatefulSet", "name": "web", "controller": True}
+        metadata = {"ownerReferences": [owner], "annotations": {"cni.projectcalico.org/ipAddrs": '["10.99.0.1"]'}}
+        cluster.add("Pod", name, "payments", metadata=metadata, spec={}, status={"phase": "Pending"})
+    finding = only(cluster, "assignment_invalid")
+    assert finding.objects["owner"] == {"kind": "StatefulSet", "name": "web"}
+    assert "10.99.0.1 lies in no enabled pool" in finding.message
+
+
+def test_a_pool_outside_of_the_pod_cidrs_is_found_where_these_are_known(cluster):
+    assert found(cluster, pod_cidrs=None) == {}
+    assert found(cluster, pod_cidrs=("10.244.0.0/16",)) == {}, "nothing is known about IPv6"
+    finding = only(cluster, "pool_outside", pod_cidrs=("10.244.0.0/18", "fd00:10:244::/56"))
+    assert finding.objects == {"pool": "b", "cidr": "10.244.64.0/18"}
+
+
+def leak(cluster, **owner):
+    """An address that is allocated and used by nobody; the text of it."""
+    owner = {"namespace": "payments", "pod": "gone", "node": "node-1", **owner}
+    return cluster.allocate("a", "node-1", "net.gone", {key: value for key, value in owner.items() if value})
+
+
+def test_an_address_of_a_pod_that_is_gone_is_leaked(cluster):
+    address = leak(cluster)
+    finding = only(cluster, "leaked")
+    assert finding.objects["address"] == address and finding.objects["handle"] == "net.gone"
+    assert finding.problem and finding.hindrance is None
+    assert {("Pod", "payments", "gone"), ("IPAMBlock", None, "10-244-0-0-28"), ("IPAMHandle", None, "net.gone")} == set(
+        finding.looks
+    )
+
+
+def test_an_address_that_was_allocated_a_moment_ago_is_on_its_way(cluster):
+    leak(cluster, timestamp=YOUNG_TIMESTAMP)
+    assert found(cluster) == {}
+    assert "leaked" in found(cluster, grace=60)
+    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 1
+
+
+def test_a_pod_that_has_no_address_yet_leaks_none(cluster):
+    leak(cluster, pod="new")
+    cluster.add("Pod", "new", "payments", spec={"nodeName": "node-1"}, status={"phase": "Pending"})
+    assert found(cluster) == {}
+
+
+def test_an_address_of_a_further_interface_is_not_leaked(cluster):
+    address = leak(cluster, pod="web-0")
+    status = json.dumps([{"name": "net", "ips": [address]}])
+    cluster.get("Pod", "web-0", "payments")["metadata"]["annotations"] = {"k8s.v1.cni.cncf.io/network-status": status}
+    assert found(cluster) == {}
+
+
+def test_another_address_of_a_pod_on_the_same_node_is_reported_and_left_alone(cluster):
+    leak(cluster, pod="web-0")
+    assert "exists on the same node" in only(cluster, "leaked").hindrance
+
+
+def test_an_address_of_a_pod_that_moved_to_another_node_is_leaked(cluster):
+    leak(cluster, pod="web-0", node="node-2")
+    finding = only(cluster, "leaked")
+    assert finding.hindrance is None and "runs on node node-1" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("owner", "hindrance"),
+    [
+        ({"pod": None, "namespace": None}, "nothing says what it is for"),
+        ({"pod": None, "namespace": None, "type": "vxlanTunnelAddress"}, "the node exists"),
+    ],
+)
+def test_what_may_still_be_needed_is_reported_and_left_alone(cluster, owner, hindrance):
+    leak(cluster, **owner)
+    assert hindrance in only(cluster, "leaked").hindrance
+
+
+def test_a_tunnel_address_of_a_node_that_is_gone_is_leaked():
+    cluster = WorldBuilder(nodes=("node-1",))
+    leak(cluster, pod=None, namespace=None, node="node-9", type="ipipTunnelAddress")
+    assert only(cluster, "leaked").hindrance is None
+
+
+def test_addresses_of_one_handle_are_released_together_or_not_at_all(cluster):
+    owner = {"namespace": "payments", "pod": "gone", "node": "node-1"}
+    cluster.allocate("b", "node-2", "net.payments-web-0", owner)
+    assert "has another address that is in use" in only(cluster, "leaked").hindrance
+
+
+def test_reserved_and_resting_addresses_are_not_leaked(cluster):
+    spec = cluster.block_at(address_of(cluster, "web-0"))["spec"]
+    for ordinal, attribute in ((5, {"handle_id": "windows-reserved-ipam-handle"}), (6, {"releasedAt": YOUNG})):
+        spec["attributes"].append(attribute)
+        spec["allocations"][ordinal] = len(spec["attributes"]) - 1
+        spec["unallocated"].remove(ordinal)
+    assert found(cluster) == {}
+    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 0
+
+
+def test_ipv6_tunnels_are_in_use_though_calicoctl_calls_them_leaked(cluster):
+    cluster.tunnel("node-1", "projectcalico.org/IPv6VXLANTunnelAddr", "six")
+    assert found(cluster) == {}
+    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 1
+
+
+def test_addresses_of_services_are_in_use_in_blocks_of_load_balancers(cluster):
+    cluster.add("Node", "lb")
+    owner = {"service": "web", "namespace": "payments", "type": "Service"}
+    address = cluster.allocate("a", "lb", "lb-x", owner)
+    block = cluster.block_at(address)
+    block["spec"]["affinity"] = "virtual:load-balancer"
+    claim = cluster.remove("BlockAffinity", f"lb-{block['metadata']['name']}")
+    cluster.affinity("load-balancer", claim["spec"]["cidr"])["spec"]["type"] = "virtual"
+    ingress = {"loadBalancer": {"ingress": [{"ip": address}]}}
+    cluster.add("Service", "web", "payments", spec={"type": "LoadBalancer"}, status=ingress)
+    assert found(cluster) == {}
+    cluster.remove("Service", "web", "payments")
+    assert "controller" in only(cluster, "leaked").hindrance
+
+
+def test_a_handle_without_addresses_is_leaked(cluster):
+    cluster.handle("net.gone", {"10.244.0.0/28": 1})
+    finding = only(cluster, "leaked_handle")
+    assert finding.problem and finding.objects == {"handle": "net.gone", "blocks": ["10.244.0.0/28"]}
+
+
+def test_a_handle_that_was_made_a_moment_ago_is_on_its_way(cluster):
+    cluster.handle("net.new", {"10.244.0.0/28": 1}, creationTimestamp=YOUNG)
+    assert found(cluster) == {}
+
+
+def test_a_handle_whose_deletion_stopped_halfway_is_leaked(cluster):
+    cluster.handle("net.gone", {})["spec"]["deleted"] = True
+    assert "still there" in only(cluster, "leaked_handle").message
+
+
+def test_a_missing_handle_is_found(cluster):
+    cluster.remove("IPAMHandle", "net.payments-web-0")
+    finding = only(cluster, "missing_handle")
+    assert not finding.problem and finding.hindrance is None
+    assert finding.objects == {"handle": "net.payments-web-0", "blocks": ["10.244.0.0/28"]}
+
+
+def test_a_missing_handle_whose_name_is_taken_is_left_alone(cluster):
+    spec = cluster.block_at(address_of(cluster, "web-0"))["spec"]
+    spec["attributes"][0]["handle_id"] = "NET.payments-web-0"
+    by_check = {each.check: each for each in findings(cluster)}
+    assert by_check.keys() == {"leaked_handle", "missing_handle"}
+    assert "is there for handle net.payments-web-0" in by_check["missing_handle"].hindrance
+
+
+def test_a_handle_that_counts_wrong_is_found(cluster):
+    cluster.handle("net.payments-web-0", {"10.244.0.0/28": 2, "10.244.9.0/28": 1})
+    message = only(cluster, "handle_count").message
+    assert message.endswith("counts 2 in 10.244.0.0/28, 1 in 10.244.9.0/28, but the blocks have 1 in 10.244.0.0/28")
+
+
+def test_a_claim_on_a_block_that_does_not_exist_is_found(cluster):
+    cluster.affinity("node-1", "10.244.9.0/28")
+    assert only(cluster, "affinity_without_block").objects["block"] == "10.244.9.0/28"
+
+
+def test_a_claim_that_was_made_a_moment_ago_is_on_its_way(cluster):
+    cluster.affinity("node-1", "10.244.9.0/28", "pending", creationTimestamp=YOUNG)
+    assert found(cluster) == {}
+
+
+def test_a_claim_on_a_block_of_another_node_is_found(cluster):
+    cluster.affinity("node-2", "10.244.0.0/28")
+    finding = only(cluster, "affinity_mismatch")
+    assert finding.objects["node"] == "node-2" and "belongs to host:node-1" in finding.message
+
+
+def test_a_block_without_its_nodes_claim_is_found(cluster):
+    cluster.remove("BlockAffinity", "node-1-10-244-0-0-28")
+    assert only(cluster, "block_without_affinity").objects == {"block": "10.244.0.0/28", "node": "node-1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda spec: spec["unallocated"].append(0), "either allocated or in unallocated"),
+        (lambda spec: spec["unallocated"].pop(), "either allocated or in unallocated"),
+        (lambda spec: spec["attributes"].append({"handle_id": "net.x"}), "refers to its attribute"),
+        (lambda spec: spec["allocations"].append(None), "17 allocations for 16 addresses"),
+        (lambda spec: spec["attributes"][0].update(releasedAt="2126-08-22T09:58:00Z"), "in the future"),
+    ],
+)
+def test_a_block_that_breaks_an_invariant_is_found(cluster, change, text):
+    change(cluster.block_at(address_of(cluster, "web-0"))["spec"])
+    finding = only(cluster, "block_invalid")
+    assert text in finding.message and finding.problem
+
+
+def test_an_allocation_without_attribute_makes_a_block_invalid(cluster):
+    cluster.block_at(address_of(cluster, "web-0"))["spec"]["allocations"][0] = 9
+    [invalid] = [each for each in findings(cluster) if each.check == "block_invalid"]
+    assert "an attribute that does not exist" in invalid.message
+
+
+def test_soft_deleted_objects_count_as_absent(cluster):
+    cluster.affinity("node-1", "10.244.9.0/28")["spec"]["deleted"] = "true"
+    empty = cluster.claim("b", "node-1")
+    empty["spec"]["deleted"] = True
+    assert only(cluster, "affinity_without_block").objects["block"] == empty["spec"]["cidr"]
+
+
+def test_what_is_looked_at_again_is_what_may_have_changed_meanwhile(cluster):
+    assert audit.looks(cluster.observed(), GRACE) == set()
+    leak(cluster)
+    again = audit.looks(cluster.observed(), GRACE)
+    assert ("Pod", "payments", "gone") in again and ("IPAMBlock", None, "10-244-0-0-28") in again
+    pod = cluster.add("Pod", "gone", "payments", spec={"nodeName": "node-1"}, status={"phase": "Pending"})
+    cluster.remove("Pod", "gone", "payments")
+    seen = cluster.observed().seen_again({("Pod", "payments", "gone"): pod})
+    assert audit.findings(world(seen, GRACE)) == []
+    seen = seen.seen_again({("Pod", "payments", "gone"): None})
+    assert [each.check for each in audit.findings(world(seen, GRACE))] == ["leaked"]
+
+
+FAULTS = {
+    "stale": lambda cluster: cluster.get("Namespace", "n-0")["metadata"].update(annotations={POOLS: '["b"]'}),
+    "leaked": lambda cluster: leak(cluster, namespace="n-0"),
+    "leaked_handle": lambda cluster: cluster.handle("net.gone", {"10.244.0.0/28": 1}),
+    "missing_handle": lambda cluster: cluster.remove("IPAMHandle", "net.n-0-planted"),
+    "handle_count": lambda cluster: cluster.handle("net.n-0-planted", {"10.244.0.0/28": 3}),
+    "not_allocated": lambda cluster: cluster.forget_allocation(address_of(cluster, "planted", "n-0")),
+    "affinity_without_block": lambda cluster: cluster.affinity("node-1", "10.244.63.0/28"),
+    "block_without_affinity": lambda cluster: cluster.remove("BlockAffinity", cluster.name_of_first("BlockAffinity")),
+    "affinity_mismatch": lambda cluster: cluster.affinity("node-9", cluster.all("IPAMBlock")[0]["spec"]["cidr"]),
+    "block_invalid": lambda cluster: cluster.all("IPAMBlock")[0]["spec"]["attributes"].append({"handle_id": "net.x"}),
+    "outside": lambda cluster: cluster.add(
+        "Pod", "stray", "n-0", spec={"nodeName": "node-1"}, status={"podIPs": [{"ip": "192.168.0.1"}]}
+    ),
+    "assignment_invalid": lambda cluster: cluster.namespace("bad", annotations={POOLS: '["nowhere"]'}),
+}
+
+
+def random_cluster(seed):
+    """Up to 20 pods and tunnels of random nodes and pools; some have come and gone."""
+    chance = random.Random(seed)
+    cluster = WorldBuilder(nodes=[f"node-{index}" for index in range(1, 4)])
+    for index in range(chance.randrange(20)):
+        pools = chance.choice([("a",), ("b",), ("six",), ("a", "six"), ("b", "six")])
+        node, namespace = f"node-{chance.randint(1, 3)}", f"n-{chance.randint(1, 3)}"
+        cluster.pod(f"p-{index}", namespace, node, pools)
+        if chance.random() < 0.3:
+            for address in [each["ip"] for each in cluster.get("Pod", f"p-{index}", namespace)["status"]["podIPs"]]:
+                cluster.forget_allocation(address)
+            cluster.remove("Pod", f"p-{index}", namespace)
+    for node in ("node-1", "node-2"):
+        if chance.random() < 0.5:
+            cluster.tunnel(node)
+    return cluster
+
+
+@given(st.integers())
+@settings(max_examples=60, deadline=None)
+def test_a_random_cluster_that_fits_together_has_no_findings(seed):
+    cluster = random_cluster(seed)
+    assert findings(cluster) == []
+    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 0
+
+
+@given(st.integers(), st.sampled_from(sorted(FAULTS)))
+@settings(max_examples=150, deadline=None)
+def test_a_fault_planted_into_a_random_cluster_is_found_and_nothing_else(seed, fault):
+    cluster = random_cluster(seed)
+    cluster.pod("planted", "n-0")
+    FAULTS[fault](cluster)
+    assert [each.check for each in findings(cluster)] == [fault]
+    described = audit.plan(cluster.observed(), GRACE, []).results["findings"][0]
+    assert described["severity"] == SEVERITIES[fault] and described["repaired"] is False
+
+
+def test_now_is_the_moment_that_timestamps_are_compared_with(cluster):
+    leak(cluster, timestamp=YOUNG_TIMESTAMP)
+    assert "leaked" in found(cluster, now=NOW + GRACE)
