@@ -15,7 +15,6 @@ description:
   - Explains which pools a pod would draw from, and why not from the others.
 author: The podnet.ipam contributors (@podnet)
 extends_documentation_fragment:
-  - podnet.ipam._attributes
   - podnet.ipam._attributes.info_module
   - podnet.ipam._connection
 options:

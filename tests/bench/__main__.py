@@ -8,9 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import allocator, modules, plugin
+from bench import allocator, audit, modules, plugin
 
 if __name__ == "__main__":
     allocator.report()
     plugin.report()
     modules.report()
+    audit.report()

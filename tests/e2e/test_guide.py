@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster import kind
 from support.kind import ROOT, Story, wait_for
 
@@ -17,7 +18,7 @@ GUIDE = ROOT / "docs/docsite/rst/guide_restrict_pod.rst"
 PLAYBOOK = re.compile(r"^\.\. code-block:: yaml\n   :caption: (\S+)\n\n((?:   .*\n|\n)+)", re.MULTILINE)
 # What a reader puts in for his own cluster.
 RACKS = {"podnet-worker": "1", "podnet-worker2": "2"}
-OWN = json.dumps({"image": "localhost/podnet-workload:1", "racks": RACKS})
+OWN = {"image": "localhost/podnet-workload:1", "racks": RACKS}
 V4 = "cni.projectcalico.org/ipv4pools"
 
 
@@ -29,6 +30,7 @@ class Reader:
         self.playbooks = {name: textwrap.dedent(text) for name, text in PLAYBOOK.findall(GUIDE.read_text())}
         self.done: list[str] = []
         story.begin()
+        (story.folder / "own.json").write_text(json.dumps(OWN))
         story.play_quietly(Path("podnet.ipam.deploy"))
 
     def follow(self, *names: str) -> dict:
@@ -36,7 +38,7 @@ class Reader:
         for name in names:
             file = self.story.folder / name
             file.write_text(self.playbooks[name])
-            report = self.story.play_quietly(file, "--extra-vars", OWN)
+            report = self.story.play_quietly(file, "--extra-vars", f"@{self.story.folder}/own.json")
             self.done.append(name)
         return report
 
@@ -102,3 +104,16 @@ def test_an_annotation_on_a_pod_that_runs_has_no_effect(reader):
     before = reader.addresses("payments", "ledger")
     reader.story.kubectl("annotate", "pod", "ledger", "-n", "payments", f'{V4}=["general"]')
     assert reader.addresses("payments", "ledger") == before
+
+
+def test_the_drift_playbook_finds_what_the_guide_left_and_nothing_else(reader):
+    [play] = yaml.safe_load(reader.playbooks["declaration.yml"])
+    report = reader.story.folder / "drift.json"
+    variables = {**play["roles"][0]["vars"], "drift_report": str(report), "drift_fail": False}
+    (reader.story.folder / "variables.json").write_text(json.dumps(variables))
+    reader.story.play_quietly(Path("podnet.ipam.drift"), "--extra-vars", f"@{reader.story.folder}/variables.json")
+    found = json.loads(report.read_text())
+    assert found["error"] is None and not any(found["operations"].values()) and not found["differences"]
+    # Pods that run since before their nodes were in a rack, and the one whose annotation the test above changed.
+    assert {each["check"] for each in found["findings"]} == {"stale"}
+    assert "ledger" in [each["pod"] for each in found["findings"]]

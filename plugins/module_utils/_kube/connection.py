@@ -4,7 +4,8 @@
 
 The `kubernetes` client loads the configuration, runs the authentication plugins and makes the TLS connection, as for
 kubernetes.core; its discovery and its model classes are not used, so any release from 28 on will do. It is imported
-when a connection is opened, so that a controller without it gets Ansible's own message.
+when a connection is opened, so that a controller without it gets Ansible's own message, and not at all for a plain
+kubeconfig (`plain`).
 
 Order: explicit `host` with credentials, then `kubeconfig` (or the file that kubectl would use), then the service
 account of the pod that the module runs in.
@@ -16,6 +17,7 @@ import json
 import os
 from urllib.parse import urlencode
 
+from . import plain
 from .errors import Unreachable
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
@@ -34,13 +36,13 @@ _OVERRIDES = {
 class Connection:
     """A pool of connections to one API server. `origin` says which one and where its address came from."""
 
-    def __init__(self, configuration, headers, origin):
-        from kubernetes.client.rest import RESTClientObject
-
+    def __init__(self, server, pool, authorization, headers, origin):
+        """`authorization()` gives the headers that say who we are, asked for at each request: tokens are renewed."""
         self.origin = origin
-        self._configuration = configuration
+        self._server = server.rstrip("/")
+        self._pool = pool
+        self._authorization = authorization
         self._headers = headers
-        self._pool = RESTClientObject(configuration).pool_manager
 
     def request(self, method, path, query=None, body=None, content_type="application/json"):
         """(status, headers, decoded JSON or None). Unreachable when no answer came."""
@@ -53,7 +55,7 @@ class Connection:
         if body is not None:
             headers["Content-Type"] = content_type
             data = json.dumps(body).encode()
-        url = self._configuration.host.rstrip("/") + path + (f"?{urlencode(query)}" if query else "")
+        url = self._server + path + (f"?{urlencode(query)}" if query else "")
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         try:
             answer = self._pool.request(method, url, body=data, headers=headers, timeout=timeout, retries=False)
@@ -61,18 +63,25 @@ class Connection:
             raise Unreachable(f"no answer from {self.origin}: {error}") from error
         return answer.status, answer.headers, _decode(answer.data)
 
-    def _authorization(self):
-        """Asked for at each request: the token of an authentication plugin may have been renewed."""
-        settings = self._configuration.auth_settings().values()
-        return {each["key"]: each["value"] for each in settings if each["in"] == "header" and each["value"]}
-
 
 def open_connection(options, environ=os.environ):
     """The Connection that `options` (kubernetes.core's names; None where not given) ask for.
 
     Unreachable, naming everything that was tried, when they lead nowhere.
     """
+    headers = list(_extra_headers(options))
+    found = plain.read(options, environ)
+    if found:
+        server, token, context = found
+        source = _kubeconfig_source(options, _kubeconfig(options, environ), environ)
+        own = {"authorization": f"Bearer {token}"} if token and not options.get("username") else {}
+        return Connection(server, plain.pool(context), lambda: own, headers, f"{server} ({source})")
+    return _open_with_client(options, environ, headers)
+
+
+def _open_with_client(options, environ, headers):
     from kubernetes.client import Configuration
+    from kubernetes.client.rest import RESTClientObject
 
     configuration = Configuration()
     source = _load(configuration, options, environ)
@@ -81,7 +90,13 @@ def open_connection(options, environ=os.environ):
             setattr(configuration, attribute, options[option])
     if options.get("api_key"):
         configuration.api_key = {"authorization": f"Bearer {options['api_key']}"}
-    return Connection(configuration, list(_extra_headers(options)), f"{configuration.host} ({source})")
+    pool, origin = RESTClientObject(configuration).pool_manager, f"{configuration.host} ({source})"
+    return Connection(configuration.host, pool, lambda: _authorization(configuration), headers, origin)
+
+
+def _authorization(configuration):
+    settings = configuration.auth_settings().values()
+    return {each["key"]: each["value"] for each in settings if each["in"] == "header" and each["value"]}
 
 
 def _load(configuration, options, environ):
@@ -90,7 +105,7 @@ def _load(configuration, options, environ):
         return f"option host{_variable('host', options, environ)}"
     if options.get("kubeconfig"):
         return _load_kubeconfig(configuration, options, options["kubeconfig"], environ)
-    path = environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+    path = _kubeconfig(options, environ)
     if any(os.path.exists(each) for each in path.split(os.pathsep)):
         return _load_kubeconfig(configuration, options, path, environ)
     if environ.get(IN_CLUSTER_VARIABLE):
@@ -108,9 +123,7 @@ def _load_kubeconfig(configuration, options, kubeconfig, environ):
 
     wanted = {"context": options.get("context"), "client_configuration": configuration, "persist_config": False}
     inline = isinstance(kubeconfig, dict)
-    source = "inline kubeconfig" if inline else f"kubeconfig {kubeconfig}{_variable('kubeconfig', options, environ)}"
-    if wanted["context"]:
-        source += f", context {wanted['context']}{_variable('context', options, environ)}"
+    source = _kubeconfig_source(options, kubeconfig, environ)
     if not inline and not any(os.path.exists(os.path.expanduser(each)) for each in kubeconfig.split(os.pathsep)):
         raise Unreachable(f"{source}: the file does not exist")
     try:
@@ -124,6 +137,20 @@ def _load_kubeconfig(configuration, options, kubeconfig, environ):
         if type(error).__module__.startswith("yaml"):
             raise Unreachable(f"{source}: it is not YAML: {error}") from error
         raise
+    return source
+
+
+def _kubeconfig(options, environ):
+    """The kubeconfig that is meant: a mapping, or the path of a file, which need not exist."""
+    return options.get("kubeconfig") or environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+
+
+def _kubeconfig_source(options, kubeconfig, environ):
+    source = "inline kubeconfig"
+    if not isinstance(kubeconfig, dict):
+        source = f"kubeconfig {kubeconfig}{_variable('kubeconfig', options, environ)}"
+    if options.get("context"):
+        source += f", context {options['context']}{_variable('context', options, environ)}"
     return source
 
 

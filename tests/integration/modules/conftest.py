@@ -242,10 +242,10 @@ def emptied_of_everything(planes, group, folder, server):
     """A Cluster of its own, other than `emptied` also without pods, services, nodes and namespaces."""
     cluster = emptied(planes(f"{group} alone"), GROUPS[group], folder, server)
     objects = cluster.objects
-    for kind in ("pods", "services"):
-        for each in objects.get(f"/api/v1/{kind}")["items"]:
+    for api, plural in (*WORKLOAD_KINDS.values(), ("/api/v1", "services")):
+        for each in objects.get(f"{api}/{plural}")["items"]:
             namespace, name = each["metadata"]["namespace"], each["metadata"]["name"]
-            objects.delete(f"/api/v1/namespaces/{namespace}/{kind}/{name}")
+            objects.delete(f"{api}/namespaces/{namespace}/{plural}/{name}")
     for name in objects.names("/api/v1/nodes"):
         objects.delete(f"/api/v1/nodes/{name}")
     for name in set(objects.names("/api/v1/namespaces")) - KEPT_NAMESPACES:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.faulty_proxy import FaultyProxy
+from support.worlds import WorldBuilder
 
 CONFIG = (
     '{"name": "net", "plugins": [{"type": "calico", "mtu": __CNI_MTU__, "ipam": {"type": "%s"}}, {"type": "portmap"}]}'
@@ -99,3 +101,130 @@ def test_a_calico_from_the_operator_is_known_by_its_installation(cluster):
         cluster.objects.delete(f"{definitions}/{name}")
     assert result["engine"] == "host-local"
     assert result["evidence"][0] == "Installation default: spec.cni.ipam.type is HostLocal"
+
+
+@pytest.fixture
+def world():
+    """Pods of two nodes, one of them with an address in the other's block; a reservation."""
+    world = WorldBuilder()
+    world.namespace("payments", annotations={"cni.projectcalico.org/ipv4pools": '["b","a"]'})
+    world.pod("web-0")
+    world.pod("api-0", node="node-2", pools=("b", "six"))
+    world.allocate("a", "node-1", "net.guest", {"namespace": "payments", "pod": "guest", "node": "node-2"})
+    return world
+
+
+def test_all_is_everything_that_is_known(either_whole_cluster, world):
+    cluster = either_whole_cluster
+    world.create_in(cluster.objects, cluster.group)
+    cluster.create("IPReservation", "ipreservations", "kept", {"reservedCIDRs": ["10.244.0.0/30"]})
+    cluster.create_workload("Deployment", "payments", "web", {"cni.projectcalico.org/ipv4pools": '["a"]'})
+    cluster.create_workload("CronJob", "payments", "tick", {"cni.projectcalico.org/ipv6pools": "six"})
+    result = cluster.run("ipam_info", gather_subset=["all"])
+    pool = result["pools"][0]
+    assert {key: pool[key] for key in ("used", "borrowed", "reserved", "blocks")} == {
+        "used": 2,
+        "borrowed": 1,
+        "reserved": 2,
+        "blocks": 1,
+    }
+    assert pool["nodes"] == [
+        {"name": "node-1", "blocks": 1, "used": 1, "borrowed": 0},
+        {"name": "node-2", "blocks": 0, "used": 1, "borrowed": 1},
+    ]
+    assert result["families"]["IPv6"]["used"] == 1
+    nothing = {"ipv4_pools": None, "ipv6_pools": None, "families": None}
+    web = {"kind": "Deployment", "namespace": "payments", "name": "web", **nothing, "ip_addrs": None}
+    tick = {**web, "kind": "CronJob", "name": "tick"}
+    assert result["assignments"] == {
+        "namespaces": [{"name": "payments", **nothing, "ipv4_pools": ["b", "a"]}],
+        "workloads": [{**tick, "ipv6_pools": "six"}, {**web, "ipv4_pools": ["a"]}],
+    }
+    assert result["reservations"] == [{"name": "kept", "reserved_cidrs": ["10.244.0.0/30"], "labels": {}}]
+    defaults = {"strict_affinity": False, "auto_allocate_blocks": True, "max_blocks_per_host": 0}
+    assert result["config"] == {**defaults, "stored": False}
+    assert [block["cidr"] for block in result["blocks"]] == ["10.244.0.0/28", "10.244.64.0/28", "fd00:10:244::/124"]
+    assert [(each["address"], each["pod"], each["borrowed"]) for each in result["addresses"]] == [
+        ("10.244.0.0", "web-0", False),
+        ("10.244.0.1", "guest", True),
+        ("10.244.64.0", "api-0", False),
+        ("fd00:10:244::", "api-0", False),
+    ]
+    assert result["evidence"][-1].endswith("is served, with 3 IPPools and 3 IPAMBlocks")
+
+
+def test_a_stored_configuration_is_told(either_whole_cluster):
+    kind, plural = ("IPAMConfig", "ipamconfigs")
+    if not either_whole_cluster.group.endswith("v1"):
+        kind, plural = ("IPAMConfiguration", "ipamconfigurations")
+    spec = {"strictAffinity": True, "autoAllocateBlocks": True, "maxBlocksPerHost": 4}
+    either_whole_cluster.create(kind, plural, "default", spec)
+    result = either_whole_cluster.run("ipam_info", gather_subset=["config"])
+    assert result["config"] == {
+        "strict_affinity": True,
+        "auto_allocate_blocks": True,
+        "max_blocks_per_host": 4,
+        "stored": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("subsets", "read"),
+    [
+        ([], []),
+        (["engine"], ["nodes"]),
+        (["pools"], ["ipamblocks", "ipreservations"]),
+        (["blocks", "addresses"], ["blockaffinities", "ipamblocks"]),
+        (["reservations"], ["ipreservations"]),
+        (["config"], []),
+    ],
+)
+def test_a_subset_reads_no_more_than_it_needs(whole_cluster, subsets, read):
+    with FaultyProxy(whole_cluster.plane) as proxy:
+        result = whole_cluster.run("ipam_info", gather_subset=subsets, **whole_cluster.through(proxy))
+    lists = [path.partition("?")[0].rpartition("/")[2] for _method, path in proxy.requests if "limit=" in path]
+    assert sorted(lists) == sorted(["ippools", *read])
+    expected = {"pools": "families", "engine": "evidence"}
+    keys = {"api_group", *subsets, *(expected[subset] for subset in subsets if subset in expected)}
+    assert result.keys() - {"changed", "invocation"} == keys
+
+
+def test_explanations_agree_with_what_is_stored(either_whole_cluster, world):
+    world.create_in(either_whole_cluster.objects, either_whole_cluster.group)
+    either_whole_cluster.objects.create("/api/v1/namespaces", {"metadata": {"name": "plain"}})
+    questions = [
+        {"namespace": "payments", "node": "node-1"},
+        {"namespace": "plain", "node": "node-1", "families": ["IPv4"]},
+        {"namespace": "plain", "node": "node-2", "annotations": {"cni.projectcalico.org/ipv4pools": ["nowhere"]}},
+    ]
+    result = either_whole_cluster.run("ipam_info", gather_subset=[], explain=questions)
+    first, second, third = result["explanations"]
+    assert first["ipv4"]["pools"] == ["b", "a"] and first["ipv6"]["pools"] == ["six"]
+    assert first["ipv4"]["source"] == "annotation cni.projectcalico.org/ipv4pools of namespace payments"
+    assert second["ipv4"]["pools"] == ["a", "b"] and second["ipv6"] is None
+    assert "pool 'nowhere', which does not exist" in third["ipv4"]["error"] and third["ipv6"]["error"] is None
+
+
+def test_a_pod_that_exists_is_explained_with_its_own_annotations(whole_cluster, world):
+    world.pod("own", annotations={"cni.projectcalico.org/ipv4pools": '["a"]'})
+    world.create_in(whole_cluster.objects, whole_cluster.group)
+    question = {"namespace": "payments", "node": "node-1", "pod": "own"}
+    [answer] = whole_cluster.run("ipam_info", gather_subset=[], explain=[question])["explanations"]
+    assert answer["ipv4"]["pools"] == ["a"] and "of pod payments/own" in answer["ipv4"]["source"]
+
+
+def test_what_does_not_exist_cannot_be_explained(whole_cluster):
+    question = {"namespace": "nowhere", "node": "node-9"}
+    result = whole_cluster.run("ipam_info", explain=[question])
+    assert result["failed"]
+    assert [(each["field"], each["value"]) for each in result["errors"]] == [
+        ("namespace", "nowhere"),
+        ("node", "node-9"),
+    ]
+    assert "namespace 'nowhere' does not exist" in result["msg"]
+
+
+def test_without_calicos_kinds_every_subset_is_empty(empty_cluster):
+    result = empty_cluster.run("ipam_info", gather_subset=["all"])
+    assert result["pools"] == result["blocks"] == result["addresses"] == result["reservations"] == []
+    assert result["config"]["stored"] is False and result["assignments"]["namespaces"] == []

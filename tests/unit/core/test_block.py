@@ -48,6 +48,18 @@ def test_the_address_freed_last_is_the_last_to_be_given_out_again(core):
     assert [block.assign(handle, OWNER) for handle in "defg"] == [3, 1, 0, -1]
 
 
+def test_single_addresses_are_freed_whoever_holds_them(core):
+    block = empty(core, size=4)
+    for handle in ("a", "b", "b", "c"):
+        block.assign(handle, OWNER)
+    block.release_ordinals([0, 2])
+    spec = block.spec()
+    assert spec["allocations"] == [None, 0, None, 1] and spec["unallocated"] == [0, 2]
+    assert [attribute["handle_id"] for attribute in spec["attributes"]] == ["b", "c"]
+    assert spec["sequenceNumberForAllocation"].keys() == {"1", "3"}
+    assert [block.assign(handle, OWNER) for handle in "de"] == [0, 2]
+
+
 def test_equal_attributes_are_shared_and_pruned_with_their_last_address(core):
     block = empty(core)
     for handle in ("a", "b", "b"):
