@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+from functools import lru_cache
 
 POOLS_ANNOTATIONS = {4: "cni.projectcalico.org/ipv4pools", 6: "cni.projectcalico.org/ipv6pools"}
 
@@ -23,9 +24,15 @@ _LONGEST_NAME = 253
 _HASH_DIGITS = 11
 
 
+@lru_cache(maxsize=16384)  # a declaration of a thousand pools asks for each of its networks many times
+def network(text):
+    """The `ipaddress` network of a text. ValueError when it is none or has host bits."""
+    return ipaddress.ip_network(text)
+
+
 def canonical_cidr(text):
     """The canonical text of a network, e.g. `fd00:10:244::/122`. ValueError when `text` is none or has host bits."""
-    return str(ipaddress.ip_network(text))
+    return str(network(text))
 
 
 def cidr_name(cidr):

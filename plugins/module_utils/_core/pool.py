@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass
 
-from . import selector
+from . import names, selector
 
 AUTOMATIC = "Automatic"
 MANUAL = "Manual"
@@ -48,7 +48,7 @@ class Pool:
         """
         name, spec = obj["metadata"]["name"], obj["spec"]
         try:
-            network = ipaddress.ip_network(spec.get("cidr") or "")
+            network = names.network(spec.get("cidr") or "")
         except ValueError as error:
             raise ValueError(f"IPPool {name}: spec.cidr: {error}") from None
         conditions = (obj.get("status") or {}).get("conditions") or ()
@@ -99,7 +99,7 @@ class Pool:
 
     def contains(self, cidr):
         """Whether the block (text or network) lies inside of the pool."""
-        network = ipaddress.ip_network(cidr)
+        network = names.network(cidr)
         return network.version == self.family and network.subnet_of(self.network)
 
     def block_order(self, node, taken):
@@ -145,7 +145,7 @@ class Pool:
 def spec_problems(spec):
     """What Calico's validation would refuse in an IPPool spec, as a list of (field, message); empty when it is fine."""
     try:
-        network = ipaddress.ip_network(spec.get("cidr") or "")
+        network = names.network(spec.get("cidr") or "")
     except ValueError as error:
         return [("cidr", f"{spec.get('cidr')!r} is not a CIDR without host bits: {error}")]
     return [

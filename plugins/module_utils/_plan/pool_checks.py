@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections import Counter
 
+from .._core import names
 from .._core.pool import spec_problems
 from . import holders, ownership, pool_view, ranges
 from .operation import Problem
@@ -24,7 +24,7 @@ def declaration_problems(views):
         own = list(_own_problems(view))
         problems += own
         if not any(problem.option == "cidr" for problem in own):
-            sound.append((view, ipaddress.ip_network(view["cidr"])))
+            sound.append((view, names.network(view["cidr"])))
     problems += repeated_names("pool", [view["name"] for view in views])
     return problems, sound
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 import traceback
 
+from .._core import names
 from .._core.carve import overlaps
 
 try:
@@ -61,7 +62,7 @@ def lie_within(inner, outer):
 def network(cidr, strict=True):
     """The `ipaddress` network of a text, or None when it is none. `strict`: host bits are not allowed."""
     try:
-        return ipaddress.ip_network(cidr, strict)
+        return names.network(cidr) if strict else ipaddress.ip_network(cidr, strict=False)
     except (ValueError, TypeError):
         return None
 
