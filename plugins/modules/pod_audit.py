@@ -285,7 +285,7 @@ import time
 from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runner
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.inventory import Inventory
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.network import Network
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import audit
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.audit import Audit
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.finding import REPAIRS
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.world import Observed
 
@@ -318,11 +318,10 @@ def main():
     wanted, grace = module.params["repair"], module.params["grace"]
 
     def look_twice(client, api, pools):
-        observed = read(client, api, pools)
-        again = audit.looks(observed, grace)
-        return observed.seen_again(Inventory(client, api).again(again)) if again else observed
+        first = Audit(read(client, api, pools), grace)
+        return first.seen_again(Inventory(client, api).again(first.looks))
 
-    _runner.run_plan(module, look_twice, lambda observed: audit.plan(observed, grace, wanted))
+    _runner.run_plan(module, look_twice, lambda audit: audit.plan(wanted))
 
 
 if __name__ == "__main__":

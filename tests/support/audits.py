@@ -23,7 +23,12 @@ def small_cluster():
 
 
 def findings(cluster, grace=GRACE, **observed):
-    return audit.findings(world(cluster.observed(**observed), grace))
+    return audit.Audit(cluster.observed(**observed), grace).findings
+
+
+def problems(cluster):
+    """How many problems `calicoctl ipam check` would count."""
+    return audit.calicoctl_problems(world(cluster.observed(), GRACE))
 
 
 def found(cluster, **options):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from ansible_collections.podnet.ipam.plugins.module_utils._core import names
 from ansible_collections.podnet.ipam.plugins.module_utils._core.block import Block
@@ -18,8 +19,8 @@ from support.cluster_objects import GROUPS, Objects
 SEQUENCE = 1787304482417330915
 OLD, OLD_TIMESTAMP = "2026-08-21T09:30:15Z", "2026-08-21 09:30:15.123456789 +0000 UTC"
 NOW = 1787392815.0  # a day later
-POOLS = {"a": "10.244.0.0/18", "b": "10.244.64.0/18", "six": "fd00:10:244::/64"}
-BLOCK_PREFIX = {4: 28, 6: 124}
+POOLS = MappingProxyType({"a": "10.244.0.0/18", "b": "10.244.64.0/18", "six": "fd00:10:244::/64"})
+BLOCK_PREFIX = MappingProxyType({4: 28, 6: 124})
 PLURALS = {
     "IPPool": "ippools",
     "IPAMBlock": "ipamblocks",
@@ -48,8 +49,8 @@ class WorldBuilder:
     def __init__(
         self,
         nodes: Iterable[str] = ("node-1", "node-2"),
-        pools: dict[str, str] = POOLS,
-        block_prefix: dict[int, int] = BLOCK_PREFIX,
+        pools: Mapping[str, str] = POOLS,
+        block_prefix: Mapping[int, int] = BLOCK_PREFIX,
     ):
         self.stored: dict[tuple[str, str | None, str], dict] = {}
         self._versions = 0

@@ -47,7 +47,7 @@ class Reader:
         """All objects of a collection, page by page; from the start again when the server forgot where it was.
 
         `keep` makes of each object what is kept of it, as its page arrives: a whole cluster's pods need not fit into
-        memory.
+        memory. `limit` is the number of objects on a page.
         """
         for attempt in range(ATTEMPTS):
             try:
@@ -60,7 +60,7 @@ class Reader:
     def _pages(self, path, keep, query):
         items, position = [], None
         while True:
-            page = {**query, "limit": PAGE}
+            page = {"limit": PAGE, **query}
             if position:
                 page["continue"] = position
             answer = self._request("GET", path, page)

@@ -74,10 +74,6 @@ def blocks(client, api, cidrs):
     return [block for block in map(client.find, paths) if block]
 
 
-def nodes(client):
-    return client.list(resources.path("Node"))
-
-
 def installation(client):
     """The Calico operator's Installation `default`, or None."""
     return client.find("/apis/operator.tigera.io/v1/installations/default")

@@ -193,10 +193,10 @@ _VALID = {"families": _are_families, "ip_addrs": _are_addresses}
 
 def _why_not(entry, family, pools):
     pool = look_up(entry, pools)
+    if pool is not None and pool.family == family:
+        reason = pool.why_not_usable()
+        return f"cannot be used: {reason}" if reason else None
     existing = ", ".join(sorted(name for name, each in pools.items() if each.family == family)) or "none"
     if pool is None:
         return f"does not exist; pools of IPv{family}: {existing}"
-    if pool.family != family:
-        return f"is IPv{pool.family} ({pool.cidr}); pools of IPv{family}: {existing}"
-    reason = pool.why_not_usable()
-    return f"cannot be used: {reason}" if reason else None
+    return f"is IPv{pool.family} ({pool.cidr}); pools of IPv{family}: {existing}"

@@ -15,28 +15,34 @@ from .operation import Plan
 from .world import COLLECTIONS, world
 
 
-def findings(seen):
-    """All findings about a World, in order."""
-    parts = (audit_pods.findings, audit_blocks.findings, audit_handles.findings, _outside_of_pod_cidrs)
-    return in_order(finding for part in parts for finding in part(seen))
+class Audit:
+    """What is found in a cluster as it was `observed`. What is younger than `grace` seconds is not judged."""
 
+    def __init__(self, observed, grace):
+        self._observed, self._grace = observed, grace
+        self.world = world(observed, grace)
+        parts = (audit_pods.findings, audit_blocks.findings, audit_handles.findings, _outside_of_pod_cidrs)
+        self.findings = in_order(finding for part in parts for finding in part(self.world))
 
-def looks(observed, grace):
-    """The objects to read again before anything is reported, {(kind, namespace, name)}.
+    @property
+    def looks(self):
+        """The objects to read again before anything is reported, {(kind, namespace, name)}.
 
-    What was read first may not fit what was read last, when pods came or went meanwhile.
-    """
-    found = (look for finding in findings(world(observed, grace)) for look in finding.looks)
-    return {look for look in found if look[0] in COLLECTIONS.values()}
+        What was read first may not fit what was read last, when pods came or went meanwhile.
+        """
+        found = {look for finding in self.findings for look in finding.looks}
+        return {look for look in found if look[0] in COLLECTIONS.values()}
 
+    def seen_again(self, latest):
+        """The Audit of the cluster with the `latest` objects, {(kind, namespace, name): object or None}."""
+        observed = self._observed.seen_again(latest)
+        return self if observed is self._observed else Audit(observed, self._grace)
 
-def plan(observed, grace, wanted):
-    """The Plan of an audit that repairs the parts `wanted` (of `finding.REPAIRS`); its results are the report."""
-    seen = world(observed, grace)
-    found = findings(seen)
-    outcome = Plan(results=_report(seen, found, wanted))
-    repair.add_to(outcome, seen, [finding for finding in found if finding.is_repaired(wanted)])
-    return outcome
+    def plan(self, wanted):
+        """The Plan that repairs the parts `wanted` (of `finding.REPAIRS`); its results are the report."""
+        outcome = Plan(results=_report(self.world, self.findings, wanted))
+        repair.add_to(outcome, self.world, [finding for finding in self.findings if finding.is_repaired(wanted)])
+        return outcome
 
 
 def _report(seen, found, wanted):

@@ -45,8 +45,8 @@ def given(options):
 
 def turns_strictness_off(wanted, config):
     """Whether something is to be written that leaves strict affinity off."""
-    after = {**_view(config), **wanted}
-    return not after["strict_affinity"] and (config is None or after != _view(config))
+    after = {**view(config), **wanted}
+    return not after["strict_affinity"] and (config is None or after != view(config))
 
 
 _NOT_SERVED = Problem(
@@ -62,7 +62,7 @@ def plan(wanted, observed):
     """The Plan for `wanted`, the options that were given. What was not given is left alone."""
     if observed.api_group is None:
         return Plan(problems=[_NOT_SERVED])
-    before = _view(observed.config)
+    before = view(observed.config)
     after = {**before, **wanted}
     outcome = Plan(before={NAME: before if observed.config else None}, after={NAME: after})
     outcome.problems += _problems(wanted, after, observed)
@@ -77,7 +77,8 @@ def plan(wanted, observed):
     return outcome
 
 
-def _view(config):
+def view(config):
+    """The view of the object, Calico's defaults where there is none."""
     spec = (config or {}).get("spec") or {}
     return {option: default if spec.get(field) is None else spec[field] for option, field, default in _FIELDS}
 

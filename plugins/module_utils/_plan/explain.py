@@ -44,9 +44,8 @@ def explain(question, observed):
     """The answer to one question without problems."""
     subject = _subject(question, observed)
     answer = {"namespace": subject.namespace, "node": subject.node, "pod": question.get("pod")}
-    fixed = assignments.view(subject.pod_annotations, ("ip_addrs",))["ip_addrs"]
-    if fixed is not None:
-        return {**answer, **_fixed(subject, fixed, observed.pools)}
+    if subject.pod_annotations.get(assignment.ADDRESSES_ANNOTATION):
+        return {**answer, **_fixed(subject, observed.pools)}
     _value, where = subject.annotation(assignment.FAMILIES_ANNOTATION)
     answer["families_source"] = where or _DEFAULT_FAMILIES
     try:
@@ -99,25 +98,30 @@ def _choice(family, subject, pools):
     return {"pools": chosen, "source": choice.source, "refused": refused, "error": None}
 
 
-def _fixed(subject, value, pools):
-    """The answer for a pod with the annotation ipAddrs, which for Calico makes pools and families meaningless."""
-    source = f"annotation {assignments.IP_ADDRS_ANNOTATION} of {subject}"
+def _fixed(subject, pools):
+    """The answer for a pod with the annotation ipAddrs, which makes pools and families meaningless."""
+    source = f"annotation {assignment.ADDRESSES_ANNOTATION} of {subject}"
     answer = {"families_source": source, "families": [], "ipv4": None, "ipv6": None, "error": None}
-    if isinstance(value, str):
-        return {**answer, "error": f"{source} is {value!r}; it must be a JSON list with one address of each family"}
-    for text in value:
-        address = ipaddress.ip_address(text)
-        answer["families"].append(f"IPv{address.version}")
-        found = [pool for pool in pools.values() if pool.family == address.version and address in pool.network]
-        usable = [pool.name for pool in found if pool.enabled]
-        error = None
-        if not usable:
-            state = f"lies in pool {found[0].name}, but {found[0].why_not_usable()}" if found else "lies in no pool"
-            error = f"{subject}: {text} {state}"
-        answer[f"ipv{address.version}"] = {
-            "pools": usable[:1],
-            "source": f"{source}: {text}",
-            "refused": [],
-            "error": error,
-        }
+    value = subject.pod_annotations[assignment.ADDRESSES_ANNOTATION]
+    try:
+        addresses = assignment.parse_addresses(assignment.parse_names(value, source), source)
+    except assignment.AssignmentError as error:
+        return {**answer, "error": str(error)}
+    if not addresses:
+        return {**answer, "error": f"{source} is {value!r}; it must list at least one address, or be left out"}
+    for text in addresses:
+        version = ipaddress.ip_address(text).version
+        answer["families"].append(f"IPv{version}")
+        answer[f"ipv{version}"] = {"source": f"{source}: {text}", "refused": [], **_pool_of(text, pools)}
     return answer
+
+
+def _pool_of(text, pools):
+    """The pool that one particular address comes from, or why it comes from none."""
+    address = ipaddress.ip_address(text)
+    pool = next((each for each in pools.values() if each.family == address.version and address in each.network), None)
+    if pool is None:
+        return {"pools": [], "error": f"{text} lies in no pool"}
+    if pool.why_not_usable():
+        return {"pools": [], "error": f"{text} lies in pool {pool.name}, but {pool.why_not_usable()}"}
+    return {"pools": [pool.name], "error": None}

@@ -6,24 +6,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+from . import config as settings
 from .address_index import AddressIndex, address_of, number
 from .allocations import WINDOWS_RESERVED, allocations, host_of, live
 from .holders import network_of
 
-# Calico's values when the object is missing. maxBlocksPerHost 0 means the limit that is built in.
-_CONFIG = {
-    "strict_affinity": ("strictAffinity", False),
-    "auto_allocate_blocks": ("autoAllocateBlocks", True),
-    "max_blocks_per_host": ("maxBlocksPerHost", 0),
-}
-
 
 def config(obj):
     """The options of module `ipam_config` as the configuration has them. `stored`: whether there is one at all."""
-    spec = obj["spec"] if obj else {}
-    found = {option: spec.get(field) for option, (field, _default) in _CONFIG.items()}
-    filled = {option: _CONFIG[option][1] if value is None else value for option, value in found.items()}
-    return {**filled, "stored": obj is not None}
+    return {**settings.view(obj), "stored": obj is not None}
 
 
 def reservations(objects):

@@ -37,14 +37,18 @@ class Observed:
     pod_cidrs: tuple | None = None
 
     def seen_again(self, latest):
-        """With what `latest` has instead: {(kind, namespace, name): the object, or None when it is gone}."""
+        """With what `latest` has instead: {(kind, namespace, name): the object, or None when it is gone}.
+
+        The same Observed when nothing has changed.
+        """
         changed = {}
         for attribute, kind in COLLECTIONS.items():
-            mine = {key: obj for key, obj in latest.items() if key[0] == kind}
-            if mine:
-                kept = [each for each in getattr(self, attribute) if key_of(kind, each) not in mine]
-                changed[attribute] = (*kept, *(obj for obj in mine.values() if obj is not None))
-        return replace(self, **changed)
+            known = {key_of(kind, each): each for each in getattr(self, attribute)}
+            new = {key: obj for key, obj in latest.items() if key[0] == kind and _differ(obj, known.get(key))}
+            if new:
+                merged = {**known, **new}
+                changed[attribute] = tuple(obj for obj in merged.values() if obj is not None)
+        return replace(self, **changed) if changed else self
 
 
 # The collections of which single objects are looked at again.
@@ -55,6 +59,12 @@ COLLECTIONS = {
     "affinities": "BlockAffinity",
     "handles": "IPAMHandle",
 }
+
+
+def _differ(one, other):
+    """Whether two readings of an object, None where it did not exist, are not of one version."""
+    versions = [each and each["metadata"].get("resourceVersion") for each in (one, other)]
+    return versions[0] != versions[1]
 
 
 def key_of(kind, obj):

@@ -6,12 +6,22 @@ from __future__ import annotations
 import random
 
 import pytest
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import audit
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.audit import Audit
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.finding import CHECKS, SEVERITIES
-from ansible_collections.podnet.ipam.plugins.module_utils._plan.world import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.audits import GRACE, YOUNG, YOUNG_TIMESTAMP, address_of, findings, found, leak, only, small_cluster
+from support.audits import (
+    GRACE,
+    YOUNG,
+    YOUNG_TIMESTAMP,
+    address_of,
+    findings,
+    found,
+    leak,
+    only,
+    problems,
+    small_cluster,
+)
 from support.worlds import NOW, WorldBuilder
 
 POOLS = "cni.projectcalico.org/ipv4pools"
@@ -24,7 +34,7 @@ def cluster():
 
 def test_a_cluster_that_fits_together_has_no_findings(cluster):
     assert found(cluster) == {}
-    report = audit.plan(cluster.observed(), GRACE, []).results
+    report = Audit(cluster.observed(), GRACE).plan([]).results
     assert report["clean"] and report["calicoctl_problems"] == 0
     assert report["summary"] == dict.fromkeys(CHECKS, 0)
     assert report["examined"] == {
@@ -188,16 +198,17 @@ def test_a_pool_outside_of_the_pod_cidrs_is_found_where_these_are_known(cluster)
 
 
 def test_what_is_looked_at_again_is_what_may_have_changed_meanwhile(cluster):
-    assert audit.looks(cluster.observed(), GRACE) == set()
+    assert Audit(cluster.observed(), GRACE).looks == set()
     leak(cluster)
-    again = audit.looks(cluster.observed(), GRACE)
-    assert ("Pod", "payments", "gone") in again and ("IPAMBlock", None, "10-244-0-0-28") in again
+    first = Audit(cluster.observed(), GRACE)
+    block = cluster.get("IPAMBlock", "10-244-0-0-28")
+    unchanged = {("Pod", "payments", "gone"): None, ("IPAMBlock", None, "10-244-0-0-28"): block}
+    assert first.looks >= unchanged.keys() and first.seen_again(unchanged) is first
     pod = cluster.add("Pod", "gone", "payments", spec={"nodeName": "node-1"}, status={"phase": "Pending"})
-    cluster.remove("Pod", "gone", "payments")
-    seen = cluster.observed().seen_again({("Pod", "payments", "gone"): pod})
-    assert audit.findings(world(seen, GRACE)) == []
-    seen = seen.seen_again({("Pod", "payments", "gone"): None})
-    assert [each.check for each in audit.findings(world(seen, GRACE))] == ["leaked"]
+    second = first.seen_again({("Pod", "payments", "gone"): pod})
+    assert second.findings == []
+    third = second.seen_again({("Pod", "payments", "gone"): None})
+    assert [each.check for each in third.findings] == ["leaked"]
 
 
 FAULTS = {
@@ -241,7 +252,7 @@ def random_cluster(seed):
 def test_a_random_cluster_that_fits_together_has_no_findings(seed):
     cluster = random_cluster(seed)
     assert findings(cluster) == []
-    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 0
+    assert problems(cluster) == 0
 
 
 @given(st.integers(), st.sampled_from(sorted(FAULTS)))
@@ -251,7 +262,7 @@ def test_a_fault_planted_into_a_random_cluster_is_found_and_nothing_else(seed, f
     cluster.pod("planted", "n-0")
     FAULTS[fault](cluster)
     assert [each.check for each in findings(cluster)] == [fault]
-    described = audit.plan(cluster.observed(), GRACE, []).results["findings"][0]
+    described = Audit(cluster.observed(), GRACE).plan([]).results["findings"][0]
     assert described["severity"] == SEVERITIES[fault] and described["repaired"] is False
 
 

@@ -6,9 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import audit
-from ansible_collections.podnet.ipam.plugins.module_utils._plan.world import world
-from support.audits import GRACE, YOUNG, YOUNG_TIMESTAMP, address_of, findings, found, leak, only, small_cluster
+from support.audits import YOUNG, YOUNG_TIMESTAMP, address_of, findings, found, leak, only, problems, small_cluster
 from support.worlds import WorldBuilder
 
 
@@ -31,7 +29,7 @@ def test_an_address_that_was_allocated_a_moment_ago_is_on_its_way(cluster):
     leak(cluster, timestamp=YOUNG_TIMESTAMP)
     assert found(cluster) == {}
     assert "leaked" in found(cluster, grace=60)
-    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 1
+    assert problems(cluster) == 1
 
 
 def test_a_pod_that_has_no_address_yet_leaks_none(cluster):
@@ -89,13 +87,13 @@ def test_reserved_and_resting_addresses_are_not_leaked(cluster):
         spec["allocations"][ordinal] = len(spec["attributes"]) - 1
         spec["unallocated"].remove(ordinal)
     assert found(cluster) == {}
-    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 0
+    assert problems(cluster) == 0
 
 
 def test_ipv6_tunnels_are_in_use_though_calicoctl_calls_them_leaked(cluster):
     cluster.tunnel("node-1", "projectcalico.org/IPv6VXLANTunnelAddr", "six")
     assert found(cluster) == {}
-    assert audit.calicoctl_problems(world(cluster.observed(), GRACE)) == 1
+    assert problems(cluster) == 1
 
 
 def test_addresses_of_services_are_in_use_in_blocks_of_load_balancers(cluster):

@@ -114,10 +114,11 @@ def test_what_no_pool_can_serve_is_an_error_of_that_family(observed, value, text
 def test_fixed_addresses_make_pools_meaningless(observed):
     answer = ask(observed, annotations={FIXED: '["10.0.4.7","fd00::7"]', POOLS: '["rack-1"]'})
     assert answer["families"] == ["IPv4", "IPv6"]
-    assert answer["ipv4"]["error"] == "pod plain/(new): 10.0.4.7 lies in pool off, but it is disabled"
+    assert answer["ipv4"]["error"] == "10.0.4.7 lies in pool off, but it is disabled"
     assert answer["ipv6"]["pools"] == ["six"] and "fd00::7" in answer["ipv6"]["source"]
     assert "lies in no pool" in ask(observed, annotations={FIXED: '["10.9.9.9"]'})["ipv4"]["error"]
-    assert "must be a JSON list" in ask(observed, annotations={FIXED: "10.0.0.1"})["error"]
+    for value, text in (("10.0.0.1", "is not JSON"), ("[]", "at least one address"), ('["a"]', "is no IP address")):
+        assert text in ask(observed, annotations={FIXED: value})["error"]
 
 
 def test_namespaces_and_nodes_that_do_not_exist_are_problems_all_together(observed):

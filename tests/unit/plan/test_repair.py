@@ -6,19 +6,19 @@ from __future__ import annotations
 import copy
 
 import pytest
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import audit
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.audit import Audit
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.finding import REPAIRS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.worlds import SEQUENCE, WorldBuilder
 
-EVERYTHING = list(REPAIRS)
+EVERYTHING = tuple(REPAIRS)
 GRACE = 300
 GONE = {"namespace": "payments", "pod": "gone", "node": "node-1"}
 
 
 def plan(cluster, wanted=EVERYTHING):
-    return audit.plan(cluster.observed(), GRACE, wanted)
+    return Audit(cluster.observed(), GRACE).plan(wanted)
 
 
 def writes(cluster, wanted=EVERYTHING):
