@@ -52,6 +52,8 @@ notes:
   - Assignments are the annotations that M(podnet.ipam.namespace_pools) and M(podnet.ipam.workload_pools) write and,
     where there is none, the selectors of the pools. Pools that a node's CNI configuration names are not known here.
   - Of clusters without Calico's kinds only the addresses outside of every pool can be told.
+  - The user needs to read pods, namespaces, nodes and services of the whole cluster, IP pools, blocks, claims and
+    handles; for a repair, to write the last three.
   - A repair can be tried in check mode.
 seealso:
   - module: podnet.ipam.ipam_info
