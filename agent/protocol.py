@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         task.add_done_callback(self._running.discard)
         return True
 
-    def connection_lost(self, error) -> None:
+    def connection_lost(self, exc) -> None:
         if self._timeout is not None:
             self._timeout.cancel()
 

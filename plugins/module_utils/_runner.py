@@ -60,7 +60,7 @@ def reported(module, run=None):
     try:
         yield
     except ImportError as error:
-        library = (error.name or "kubernetes").split(".")[0]
+        library = (error.name or "kubernetes").split(".", maxsplit=1)[0]
         module.fail_json(msg=missing_required_lib(library), exception=traceback.format_exc())
     except (ApiError, Unreachable, Unfinished) as error:
         origin = f" (from {error.origin})" if isinstance(error, ApiError) else ""

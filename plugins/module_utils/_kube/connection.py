@@ -64,11 +64,13 @@ class Connection:
         return answer.status, answer.headers, _decode(answer.data)
 
 
-def open_connection(options, environ=os.environ):
+def open_connection(options, environ=None):
     """The Connection that `options` (kubernetes.core's names; None where not given) ask for.
 
+    `environ` are the environment variables, by default the process's own.
     Unreachable, naming everything that was tried, when they lead nowhere.
     """
+    environ = os.environ if environ is None else environ
     headers = list(_extra_headers(options))
     found = plain.read(options, environ)
     if found:

@@ -217,7 +217,7 @@ class _PlannedWorkload:
 
     def _unchangeable(self, annotations, written):
         """The Problem of an annotation that Kubernetes would refuse to change, or that would have no effect."""
-        option = next(option for option in WORKLOAD_OPTIONS if assignments.KEYS[option] in written)
+        [option, *_others] = [option for option in WORKLOAD_OPTIONS if assignments.KEYS[option] in written]
         before = assignments.view(annotations, [option])[option]
         after = assignments.view(assignments.changed(annotations, written), [option])[option]
         difference = f"it is {_shown(before)} and declared as {_shown(after)}, but "

@@ -54,7 +54,7 @@ def test_adoption_changes_the_pool_and_makes_it_ours_with_a_warning(owned):
     [warning] = plan.warnings
     assert warning.startswith(f"pool a belonged to {owner}") and "may revert" in warning
     assert plan.after["a"]["labels"] == OWNED and plan.before["a"] != plan.after["a"]
-    *_, after = Cluster(existing).carry_out(plan.operations)
+    *_steps, after = Cluster(existing).carry_out(plan.operations)
     again = pools.plan(wanted, after)
     assert (again.operations, again.warnings) == ([], [])
     assert pools.plan(declare(AS_IT_IS), after).problems == []

@@ -30,7 +30,8 @@ def stored(name, *entries, labels=OWNED):
     return {"kind": "IPReservation", "metadata": {"name": name, "labels": labels}, "spec": {"reservedCIDRs": entries}}
 
 
-def observe(*objects, pools=POOLS, blocks=()):
+def observe(*objects, pools=None, blocks=()):
+    pools = POOLS if pools is None else pools
     return reservations.Observed({each["metadata"]["name"]: each for each in objects}, pools, blocks)
 
 
@@ -182,11 +183,11 @@ def reserved(state):
 
 @given(ITEMS, ITEMS, st.booleans(), st.sampled_from(["present", "absent"]))
 def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(first, second, purge, state):
-    *_, existing = [{}, *carry_out(reservations.plan(declare(*first), observe()).operations, {})]
+    *_steps, existing = [{}, *carry_out(reservations.plan(declare(*first), observe()).operations, {})]
     wanted = declare(*second, purge=purge, state=state)
     plan = reservations.plan(wanted, observe(*existing.values()))
     assert plan.problems == []
-    *_, reached = [existing, *carry_out(plan.operations, existing)]
+    *_steps, reached = [existing, *carry_out(plan.operations, existing)]
     assert reservations.plan(wanted, observe(*reached.values())).operations == []
     names = {each["name"] for each in second}
     if state == "absent":
@@ -197,7 +198,7 @@ def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(fi
 
 @given(ITEMS, ITEMS)
 def test_what_stays_reserved_under_a_new_name_is_reserved_all_the_time(first, second):
-    *_, before = [{}, *carry_out(reservations.plan(declare(*first), observe()).operations, {})]
+    *_steps, before = [{}, *carry_out(reservations.plan(declare(*first), observe()).operations, {})]
     renamed = [{**each, "name": f"new-{each['name']}"} for each in second]
     plan = reservations.plan(declare(*renamed, purge=True), observe(*before.values()))
     states = [before, *carry_out(plan.operations, before)]
