@@ -11,7 +11,7 @@ from .programs import ROOT, CheckFailed, run
 from .runner import Check
 from .sanity import core_environment, core_version
 
-TESTS = ("tests/integration/modules", "tests/unit/plan")
+TESTS = ("tests/integration/modules", "tests/unit/plan", "tests/unit/plugins")
 LIBRARIES = ("kubernetes", "netaddr")
 
 
