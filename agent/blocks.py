@@ -22,8 +22,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from .._core.block import Block
-from .._core.names import cidr_name, host_affinity
-from .._kube.calico import CalicoApi, is_deleted
+from .._core.names import cidr_name, host_affinity, is_deleted
+from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
 from .backoff import Backoff
@@ -159,6 +159,10 @@ class BlockKeeper:
     def address(self, ordinal: int) -> str:
         """The text of an address of the block."""
         return str(self._base + ordinal)
+
+    def ordinal(self, address: str) -> int:
+        """The ordinal of an address (text) of the block."""
+        return int(ipaddress.ip_address(address)) - int(self._base)
 
     def update_reserved(self) -> None:
         """Reservations or pools changed."""

@@ -14,9 +14,8 @@ import time
 from datetime import UTC, datetime
 
 from .._core.block import Block
-from .._core.names import affinity_name, cidr_name, host_affinity
+from .._core.names import affinity_name, cidr_name, host_affinity, is_deleted
 from .._core.pool import Pool
-from .._kube.calico import is_deleted
 from .._kube.errors import AlreadyExists, Conflict, NotFound
 from .cluster import Cluster
 from .handles import MOST_TRIES, delete_softly

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import msgspec
 
 from .._core.assignment import Subject
-from .._core.pool import Pool
-from .._kube.calico import CONFIG_NAME, V1, V3, CalicoApi, is_deleted
+from .._core.names import is_deleted
+from .._core.pool import Pool, pool_of
+from .._kube.calico import CONFIG_NAME, V1, V3, CalicoApi
 from .._kube.errors import NotFound
 from .api import Client
 from .watch import Reflector
@@ -89,7 +90,7 @@ class Cluster:
 
     def pool_of(self, address: str) -> Pool | None:
         """The pool that an address or a block lies in."""
-        return next((pool for pool in self.pools if pool.contains(address)), None)
+        return pool_of(address, self.pools)
 
     def reserved_ordinals(self, cidr: str) -> set[int]:
         """The ordinals of a block that nobody gets unasked: reservations, and the pool's gateway."""

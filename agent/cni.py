@@ -23,14 +23,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._core.assignment import (
-    ADDRESSES_ANNOTATION,
     AssignmentError,
     Subject,
+    addresses,
     families,
     parse_addresses,
-    parse_names,
 )
-from .._core.names import handle_id
+from .._core.names import OBJECT_NAME, handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .cluster import Cluster
 from .collector import Collector
@@ -55,8 +54,6 @@ _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _WITHOUT_CONTAINER = ("GC", "STATUS")
 _POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# Handles are objects named <network>.<container id>; Kubernetes allows DNS subdomains.
-_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +133,7 @@ class CniServer:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; {known} are supported")
 
     async def _add(self, call: Call, started: float) -> bytes:
-        if not _OBJECT_NAME.fullmatch(call.handle.lower()):
+        if not OBJECT_NAME.fullmatch(call.handle.lower()):
             message = f"network name {call.network!r}: with the container id it must make an object name; leave '_' out"
             raise CniError(INVALID_CONFIGURATION, message)
         subject = await self._subject(call)
@@ -159,14 +156,7 @@ class CniServer:
         """The very addresses that are asked for: `IP` of CNI_ARGS, else the pod's annotation ipAddrs; mostly none."""
         if "IP" in call.arguments:
             return parse_addresses([call.arguments["IP"]], f"{subject}: IP of CNI_ARGS")
-        value = subject.pod_annotations.get(ADDRESSES_ANNOTATION)
-        if not value:
-            return []
-        where = f"{subject}: annotation {ADDRESSES_ANNOTATION}"
-        addresses = parse_addresses(parse_names(value, where), where)
-        if not addresses:
-            raise AssignmentError(f"{where} is {value!r}; it must list at least one address, or be left out")
-        return addresses
+        return addresses(subject)
 
     async def _del(self, call: Call, started: float) -> bytes:
         freed = await self._ipam.release(call.handle)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .._core.names import handle_name
-from .._kube.calico import CalicoApi, is_deleted
+from .._core.names import handle_name, is_deleted
+from .._kube.calico import CalicoApi
 from .._kube.errors import AlreadyExists, Conflict, NotFound
 from .api import Client
 

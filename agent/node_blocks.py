@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
@@ -108,10 +107,10 @@ class NodeBlocks:
             raise CniError(INVALID_CONFIGURATION, f"{asked}, which lies in no pool")
         if pool.why_not_usable():
             raise CniError(INVALID_CONFIGURATION, f"{asked} of pool {pool.name}, but {pool.why_not_usable()}")
-        block = ipaddress.ip_network((address, pool.block_size), strict=False)
-        ordinal = int(ipaddress.ip_address(address)) - int(block.network_address)
+        block = pool.block_of(address)
         async with self._claiming:
-            keeper = self._keepers.get(str(block)) or await self._claim_for(asked, pool, str(block))
+            keeper = self._keepers.get(block) or await self._claim_for(asked, pool, block)
+        ordinal = keeper.ordinal(address)
         holder = keeper.holder(ordinal)
         if holder is not None:
             raise CniError(ALREADY_ASSIGNED, f"{asked}, which {holder} holds already")

@@ -344,8 +344,8 @@ errors:
 """
 
 from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runner
+from ansible_collections.podnet.ipam.plugins.module_utils._core.assignment import FAMILIES
 from ansible_collections.podnet.ipam.plugins.module_utils._gather import SUBSETS, Cluster
-from ansible_collections.podnet.ipam.plugins.module_utils._plan.explain import FAMILIES
 
 QUESTION = {
     "namespace": {"type": "str", "required": True},

@@ -7,6 +7,7 @@ import copy
 import ipaddress
 
 from ansible_collections.podnet.ipam.plugins.module_utils._core import names
+from ansible_collections.podnet.ipam.plugins.module_utils._core.names import is_deleted
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, network_checks, ownership, pools
 
 OWNED = dict([ownership.MARK])
@@ -105,5 +106,5 @@ class Cluster:
     def _must_be_released(self, obj):
         """A block loses its node only after the node's claim is marked, so that whoever claims it anew loses."""
         for affinity in self.kind("BlockAffinity"):
-            if affinity["spec"]["cidr"] == obj["spec"]["cidr"] and not holders.is_deleted(affinity):
+            if affinity["spec"]["cidr"] == obj["spec"]["cidr"] and not is_deleted(affinity):
                 assert affinity["spec"]["state"] == "pendingDeletion"

@@ -14,11 +14,9 @@ import ipaddress
 import json
 from dataclasses import dataclass, field
 
-from .names import POOLS_ANNOTATIONS
+from .names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION, POOLS_ANNOTATIONS
 
-FAMILIES_ANNOTATION = "cni.projectcalico.org/ipFamilies"
-ADDRESSES_ANNOTATION = "cni.projectcalico.org/ipAddrs"
-_FAMILIES = {"IPv4": 4, "IPv6": 6}
+FAMILIES = {"IPv4": 4, "IPv6": 6}
 
 
 class AssignmentError(Exception):
@@ -94,16 +92,31 @@ def parse_addresses(texts, where):
     return [address for _version, address in sorted(found.items())]
 
 
+def addresses(subject):
+    """The very addresses that the pod's annotation asks for, the IPv4 one first; [] without it.
+
+    For Calico it makes pools and families meaningless, and counts on a pod only.
+    """
+    value = subject.pod_annotations.get(ADDRESSES_ANNOTATION)
+    if not value:
+        return []
+    where = f"{subject}: annotation {ADDRESSES_ANNOTATION}"
+    found = parse_addresses(parse_names(value, where), where)
+    if not found:
+        raise AssignmentError(f"{where} is {value!r}; it must list at least one address, or be left out")
+    return found
+
+
 def families(subject, default):
     """The address families, from 4 and 6, that the pod gets: its annotation, its namespace's, else `default`."""
     value, where = subject.annotation(FAMILIES_ANNOTATION)
     if value is None:
         return tuple(default)
     names = parse_names(value, where)
-    unknown = [name for name in names if name not in _FAMILIES]
+    unknown = [name for name in names if name not in FAMILIES]
     if unknown or not names:
         raise AssignmentError(f"{subject}: {where} is {value!r}; it must list IPv4, IPv6 or both")
-    return tuple(sorted({_FAMILIES[name] for name in names}))
+    return tuple(sorted({FAMILIES[name] for name in names}))
 
 
 def choose(family, subject, pools):

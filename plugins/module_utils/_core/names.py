@@ -10,9 +10,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import re
 from functools import lru_cache
 
+# What a pod is to get; the first two on its namespace, too.
 POOLS_ANNOTATIONS = {4: "cni.projectcalico.org/ipv4pools", 6: "cni.projectcalico.org/ipv6pools"}
+FAMILIES_ANNOTATION = "cni.projectcalico.org/ipFamilies"
+ADDRESSES_ANNOTATION = "cni.projectcalico.org/ipAddrs"
+# What a pod has got: written by Calico's CNI plugin, and by Multus.
+POD_IP_ANNOTATION, POD_IPS_ANNOTATION = "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs"
+NETWORK_STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
+
+# The label of what this collection creates.
+OWNER_LABEL, OWNER = "app.kubernetes.io/managed-by", "podnet.ipam"
+
+# Kubernetes' names of objects: DNS subdomains, of 253 characters at most.
+OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 LABEL_HOSTNAME_HASH = "projectcalico.org/hostname-hash"
 LABEL_AFFINITY_TYPE = "projectcalico.org/affinity-type"
@@ -78,3 +91,8 @@ def handle_id(network, container_id):
 def handle_name(handle):
     """The object name of a handle. `spec.handleID` keeps the case, the name does not."""
     return handle.lower()
+
+
+def is_deleted(obj):
+    """Whether an object is soft-deleted, which readers treat as absent. Understands both forms of `deleted`."""
+    return obj["spec"].get("deleted") in (True, "true")

@@ -98,9 +98,13 @@ class Pool:
         return f"{self.network.network_address + index * self.block_addresses}/{self.block_size}"
 
     def contains(self, cidr):
-        """Whether the block (text or network) lies inside of the pool."""
+        """Whether an address or a block (text or network) lies inside of the pool."""
         network = names.network(cidr)
         return network.version == self.family and network.subnet_of(self.network)
+
+    def block_of(self, address):
+        """The text of the block that an address (text) of the pool lies in."""
+        return str(ipaddress.ip_network((address, self.block_size), strict=False))
 
     def block_order(self, node, taken):
         """Indices of blocks that are not in `taken` (a set of block CIDRs), in the order a node should claim them.
@@ -140,6 +144,11 @@ class Pool:
         if self.block_count == 0:
             return f"its blockSize {self.block_size} is larger than the pool itself"
         return None
+
+
+def pool_of(cidr, pools):
+    """The first of the pools that an address or a block (text or network) lies in, or None."""
+    return next((pool for pool in pools if pool.contains(cidr)), None)
 
 
 def spec_problems(spec):

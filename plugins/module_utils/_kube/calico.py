@@ -71,8 +71,3 @@ class CalicoApi:
 
 V1 = CalicoApi("crd.projectcalico.org/v1")
 V3 = CalicoApi("projectcalico.org/v3")
-
-
-def is_deleted(obj):
-    """Whether an object is soft-deleted, which readers treat as absent. Understands both forms of `deleted`."""
-    return obj["spec"].get("deleted") in (True, "true")

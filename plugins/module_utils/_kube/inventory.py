@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from .._core import names
 from . import resources
 from .errors import NotFound
 
@@ -17,17 +18,12 @@ _MANY = 500  # objects of one kind are read with a list instead
 # The API server has the first page of a custom resource at hand, and decodes the others: ten times the work.
 _PAGE, _CALICO_PAGE = 1_000, 10_000
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
-_ASSIGNMENT = (
-    "cni.projectcalico.org/ipv4pools",
-    "cni.projectcalico.org/ipv6pools",
-    "cni.projectcalico.org/ipFamilies",
-    "cni.projectcalico.org/ipAddrs",
-)
+_ASSIGNMENT = (*names.POOLS_ANNOTATIONS.values(), names.FAMILIES_ANNOTATION, names.ADDRESSES_ANNOTATION)
 _POD_ANNOTATIONS = (
     *_ASSIGNMENT,
-    "cni.projectcalico.org/podIP",
-    "cni.projectcalico.org/podIPs",
-    "k8s.v1.cni.cncf.io/network-status",
+    names.POD_IP_ANNOTATION,
+    names.POD_IPS_ANNOTATION,
+    names.NETWORK_STATUS_ANNOTATION,
 )
 _POD_LABELS = ("pod-template-hash",)
 _SERVED = ("Node", "Pod", "Namespace", "Service")
@@ -98,7 +94,7 @@ def templates(client, kinds):
 def _pod(obj):
     metadata, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
     kept = _metadata(metadata, _POD_ANNOTATIONS, _POD_LABELS)
-    owner = _controller(metadata)
+    owner = _controller(obj)
     if owner:
         kept["ownerReferences"] = [owner]
     return {
@@ -145,11 +141,8 @@ def _some(mapping, keys):
     return {key: mapping[key] for key in keys if key in mapping}
 
 
-def _controller(metadata):
-    for owner in metadata.get("ownerReferences") or ():
-        if owner.get("controller"):
-            return _some(owner, ("kind", "name", "controller"))
-    return None
+def _controller(obj):
+    return _some(resources.controller(obj), ("kind", "name", "controller"))
 
 
 _KEPT = {"Pod": _pod, "Namespace": _namespace, "Node": _node, "Service": _service}
@@ -157,7 +150,7 @@ _KEPT = {"Pod": _pod, "Namespace": _namespace, "Node": _node, "Service": _servic
 
 def _workload(obj, spec):
     kept = _some(obj["metadata"], ("name", "namespace"))
-    owner = _controller(obj["metadata"])
+    owner = _controller(obj)
     return {"metadata": {**kept, "ownerReferences": [owner]} if owner else kept, "spec": spec}
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from .._core.names import OWNER, OWNER_LABEL
 from .client import Writer
 from .errors import NotFound, Unreachable
 
-OWNER_LABEL, OWNER = "app.kubernetes.io/managed-by", "podnet.ipam"
 _POLL_SECONDS = 0.2
 # Bookkeeping of the API server: it differs between a dry run and the write, and nobody declares it.
 _NOISE = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink")

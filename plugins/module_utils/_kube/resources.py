@@ -56,3 +56,9 @@ _TESTS = {
     "Exists": lambda term, labels: term["key"] in labels,
     "DoesNotExist": lambda term, labels: term["key"] not in labels,
 }
+
+
+def controller(obj):
+    """The owner reference of an object's controller, {} without one."""
+    owners = obj["metadata"].get("ownerReferences") or ()
+    return next((owner for owner in owners if owner.get("controller")), {})

@@ -54,7 +54,7 @@ def _pods_in(client, namespace, workloads):
             pods = [pod for pod in everything if resources.selects(selector, pod["metadata"].get("labels") or {})]
         found[key] = [pod for pod in pods if _may_be_of(key[0], workload, pod)]
     for key in cron_jobs:
-        found[key] = [pod for pod in everything or () if _controller(pod).get("uid") in jobs[key]]
+        found[key] = [pod for pod in everything or () if _owner_uid(pod) in jobs[key]]
     return found
 
 
@@ -62,24 +62,23 @@ def _jobs_of(client, namespace, cron_jobs):
     """The uids of each CronJob's Jobs, by its key."""
     jobs = client.list(resources.path("Job", namespace=namespace), keep=lambda job: {"metadata": job["metadata"]})
     return {
-        key: {job["metadata"]["uid"] for job in jobs if _controller(job).get("uid") == cron_job["metadata"]["uid"]}
+        key: {each["metadata"]["uid"] for each in jobs if _owner_uid(each) == cron_job["metadata"]["uid"]}
         for key, cron_job in cron_jobs.items()
     }
 
 
+def _owner_uid(obj):
+    return resources.controller(obj).get("uid")
+
+
 def _may_be_of(kind, workload, pod):
     """Whether a pod that a workload's selector matches is really its own, and not another controller's."""
-    controller = _controller(pod)
+    controller = resources.controller(pod)
     if not controller:
         return True
     if kind == "Deployment":
         return controller["kind"] == "ReplicaSet"
     return controller["uid"] == workload["metadata"]["uid"]
-
-
-def _controller(obj):
-    owners = obj["metadata"].get("ownerReferences") or ()
-    return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def _kept(pod):

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .._core.names import is_deleted
 from .address_index import number
-from .holders import is_deleted, network_of
+from .ranges import network_of
 
 WINDOWS_RESERVED = "windows-reserved-ipam-handle"
 LOAD_BALANCER = "virtual:load-balancer"

@@ -12,19 +12,17 @@ from __future__ import annotations
 import ipaddress
 import json
 
-from .._core.assignment import FAMILIES_ANNOTATION, AssignmentError, parse_names
-from .._core.names import POOLS_ANNOTATIONS
+from .._core.assignment import FAMILIES, AssignmentError, parse_names
+from .._core.names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION, POOLS_ANNOTATIONS
 from .._core.pool import Pool
 from . import pool_view
 from .operation import Problem
 
 POOL_OPTIONS = {"ipv4_pools": 4, "ipv6_pools": 6}
-FAMILIES = {"IPv4": 4, "IPv6": 6}
-IP_ADDRS_ANNOTATION = "cni.projectcalico.org/ipAddrs"
 KEYS = {
     **{option: POOLS_ANNOTATIONS[family] for option, family in POOL_OPTIONS.items()},
     "families": FAMILIES_ANNOTATION,
-    "ip_addrs": IP_ADDRS_ANNOTATION,
+    "ip_addrs": ADDRESSES_ANNOTATION,
 }
 # Calico reads ipAddrs of a pod only.
 NAMESPACE_OPTIONS = ("ipv4_pools", "ipv6_pools", "families")

@@ -8,12 +8,12 @@ import calendar
 import time
 
 from .._core.block import spec_problem
-from .._core.names import affinity_name, cidr_name
+from .._core.names import affinity_name, cidr_name, is_deleted
 from . import in_use
 from .address_index import address_of
 from .allocations import LOAD_BALANCER
 from .finding import Finding
-from .holders import is_deleted, network_of
+from .ranges import network_of
 
 _TUNNEL = "TunnelAddress"  # the end of what Calico notes as the type of a tunnel's address
 _PRESENT = "the pod exists on the same node; its address is freed when it goes"

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import re
 
-from .._core.names import cidr_name, handle_name
+from .._core.names import cidr_name, handle_name, is_deleted
 from .finding import Finding
-from .holders import is_deleted
 from .world import canonical
 
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")

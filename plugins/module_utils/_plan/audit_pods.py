@@ -47,9 +47,8 @@ def _placed(world, value, user):
         counted = not allocated and user.seen_by_calicoctl
         yield Finding("outside", message, objects, problem=counted)
     elif not allocated and not user.is_leaving:
-        block = str(ipaddress.ip_network(f"{address}/{pool.block_size}", strict=False))
         message = f"{address} of {user} lies in pool {pool.name}, but no block has it as allocated"
-        looks = (user.look, ("IPAMBlock", None, cidr_name(block)))
+        looks = (user.look, ("IPAMBlock", None, cidr_name(pool.block_of(address))))
         objects["pool"] = pool.name
         yield Finding("not_allocated", message, objects, problem=user.seen_by_calicoctl, looks=looks)
 

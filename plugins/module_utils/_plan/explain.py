@@ -9,10 +9,10 @@ import json
 from dataclasses import dataclass, field
 
 from .._core import assignment
-from . import assignments
+from .._core.names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION
+from .._core.pool import pool_of
 from .operation import Problem
 
-FAMILIES = assignments.FAMILIES
 _DEFAULT_FAMILIES = "the default families"
 
 
@@ -44,16 +44,16 @@ def explain(question, observed):
     """The answer to one question without problems."""
     subject = _subject(question, observed)
     answer = {"namespace": subject.namespace, "node": subject.node, "pod": question.get("pod")}
-    if subject.pod_annotations.get(assignment.ADDRESSES_ANNOTATION):
+    if subject.pod_annotations.get(ADDRESSES_ANNOTATION):
         return {**answer, **_fixed(subject, observed.pools)}
-    _value, where = subject.annotation(assignment.FAMILIES_ANNOTATION)
+    _value, where = subject.annotation(FAMILIES_ANNOTATION)
     answer["families_source"] = where or _DEFAULT_FAMILIES
     try:
-        families = assignment.families(subject, [FAMILIES[name] for name in question["families"]])
+        families = assignment.families(subject, [assignment.FAMILIES[name] for name in question["families"]])
     except assignment.AssignmentError as error:
         return {**answer, "families": [], "ipv4": None, "ipv6": None, "error": str(error)}
-    answer["families"] = [name for name, family in FAMILIES.items() if family in families]
-    for family in FAMILIES.values():
+    answer["families"] = [name for name, family in assignment.FAMILIES.items() if family in families]
+    for family in assignment.FAMILIES.values():
         answer[f"ipv{family}"] = _choice(family, subject, observed.pools) if family in families else None
     return {**answer, "error": None}
 
@@ -100,15 +100,12 @@ def _choice(family, subject, pools):
 
 def _fixed(subject, pools):
     """The answer for a pod with the annotation ipAddrs, which makes pools and families meaningless."""
-    source = f"annotation {assignment.ADDRESSES_ANNOTATION} of {subject}"
+    source = f"annotation {ADDRESSES_ANNOTATION} of {subject}"
     answer = {"families_source": source, "families": [], "ipv4": None, "ipv6": None, "error": None}
-    value = subject.pod_annotations[assignment.ADDRESSES_ANNOTATION]
     try:
-        addresses = assignment.parse_addresses(assignment.parse_names(value, source), source)
+        addresses = assignment.addresses(subject)
     except assignment.AssignmentError as error:
         return {**answer, "error": str(error)}
-    if not addresses:
-        return {**answer, "error": f"{source} is {value!r}; it must list at least one address, or be left out"}
     for text in addresses:
         version = ipaddress.ip_address(text).version
         answer["families"].append(f"IPv{version}")
@@ -118,8 +115,7 @@ def _fixed(subject, pools):
 
 def _pool_of(text, pools):
     """The pool that one particular address comes from, or why it comes from none."""
-    address = ipaddress.ip_address(text)
-    pool = next((each for each in pools.values() if each.family == address.version and address in each.network), None)
+    pool = pool_of(text, pools.values())
     if pool is None:
         return {"pools": [], "error": f"{text} lies in no pool"}
     if pool.why_not_usable():

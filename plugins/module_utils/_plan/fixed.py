@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from .._core.pool import pool_of
 from . import holders
 from . import workload_kinds as kinds
 from .operation import Problem
@@ -22,10 +23,9 @@ def blocks(items, pools):
     found = set()
     for item in items:
         for address in _parsed(item.get(OPTION) or ())[0]:
-            pool = _pool_of(address, pools)
+            pool = pool_of(str(address), pools.values())
             if pool:
-                block = ipaddress.ip_network(f"{address}/{pool.block_size}", strict=False)
-                found.add(str(block))
+                found.add(pool.block_of(str(address)))
     return found
 
 
@@ -39,7 +39,7 @@ def value_problems(subject, entries, pools):
         if len(own) > 1:
             yield Problem(subject, OPTION, own, f"{' and '.join(own)} are both IPv{family}; a pod has one at most")
     for address in addresses:
-        containing = [pool for pool in pools.values() if _contains(pool, address)]
+        containing = [pool for pool in pools.values() if pool.contains(str(address))]
         if any(not pool.why_not_usable() for pool in containing):
             continue
         known = ", ".join(f"{pool.name} ({pool.cidr})" for pool in _of_family(address, pools)) or "none"
@@ -132,16 +132,8 @@ def _parsed(entries):
     return addresses, malformed
 
 
-def _contains(pool, address):
-    return pool.family == address.version and address in pool.network
-
-
 def _of_family(address, pools):
     return sorted((pool for pool in pools.values() if pool.family == address.version), key=lambda pool: pool.name)
-
-
-def _pool_of(address, pools):
-    return next((pool for pool in pools.values() if _contains(pool, address)), None)
 
 
 def _surges(deployment):

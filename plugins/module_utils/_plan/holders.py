@@ -4,44 +4,25 @@
 
 from __future__ import annotations
 
-from . import ranges
+from .address_index import address_of
+from .allocations import allocations
 
-_WINDOWS_RESERVED = "windows-reserved-ipam-handle"  # no address of anybody: such a block counts as empty
 _SHOWN = 5  # what a message names before it only counts
-
-
-def is_deleted(obj):
-    """Whether a block or an affinity is soft-deleted. Understands both forms of `deleted`, a boolean and a string."""
-    return obj["spec"].get("deleted") in (True, "true")
-
-
-def network_of(obj):
-    """The `ipaddress` network of a pool, a block or an affinity, or None."""
-    return ranges.network(obj["spec"].get("cidr"))
 
 
 def uses(block):
     """Of each address in use a dict: `address`, and `namespace`, `pod` and `handle` of its holder, None where unknown.
 
-    An address that rests after its release counts as used.
+    An address that rests after its release counts as used; one that Windows keeps for itself is nobody's.
     """
-    network = network_of(block)
-    if network is None or is_deleted(block):
-        return
-    attributes = block["spec"].get("attributes") or []
-    for ordinal, index in enumerate(block["spec"].get("allocations") or ()):
-        if index is None:
-            continue
-        attribute = attributes[index] if 0 <= index < len(attributes) else {}
-        if attribute.get("handle_id") == _WINDOWS_RESERVED:
-            continue
-        owner = attribute.get("secondary") or {}
-        yield {
-            "address": str(network.network_address + ordinal),
-            "namespace": owner.get("namespace"),
-            "pod": owner.get("pod"),
-            "handle": attribute.get("handle_id"),
-        }
+    for each in allocations([block]):
+        if not each.is_reserved_for_windows:
+            yield {
+                "address": address_of(each.value),
+                "namespace": each.owner.get("namespace"),
+                "pod": each.owner.get("pod"),
+                "handle": each.handle,
+            }
 
 
 def holder(use):

@@ -12,11 +12,10 @@ import ipaddress
 import json
 from typing import NamedTuple
 
+from .._core.names import NETWORK_STATUS_ANNOTATION, POD_IP_ANNOTATION, POD_IPS_ANNOTATION
 from .address_index import number
 
 _FINISHED = ("Succeeded", "Failed", "Completed")
-_POD_IP, _POD_IPS = "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs"
-NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 # Annotations of a node, and whether calicoctl knows them.
 TUNNEL_ANNOTATIONS = {
     "projectcalico.org/IPv4IPIPTunnelAddr": True,
@@ -79,14 +78,14 @@ def pod_addresses(pod):
     status, annotations = pod.get("status") or {}, pod["metadata"].get("annotations") or {}
     texts = [each.get("ip") for each in status.get("podIPs") or ()] or [status.get("podIP")]
     if not any(texts):
-        texts = (annotations.get(_POD_IPS) or annotations.get(_POD_IP) or "").split(",")
+        texts = (annotations.get(POD_IPS_ANNOTATION) or annotations.get(POD_IP_ANNOTATION) or "").split(",")
     values = (_number(text) for text in texts)
     return [value for value in values if value is not None]
 
 
 def further_addresses(pod):
     """The numbers of the addresses of all its interfaces, as Multus notes them: its status has those of the first."""
-    text = (pod["metadata"].get("annotations") or {}).get(NETWORK_STATUS)
+    text = (pod["metadata"].get("annotations") or {}).get(NETWORK_STATUS_ANNOTATION)
     try:
         return {_number(ip) for network in json.loads(text or "[]") for ip in network.get("ips") or ()}
     except (ValueError, TypeError, AttributeError):
@@ -96,7 +95,7 @@ def further_addresses(pod):
 def is_finished(pod):
     """Whether a pod has given its addresses back: it has ended, or Calico's CNI plugin has said so."""
     metadata = pod["metadata"]
-    released = metadata.get("deletionTimestamp") and (metadata.get("annotations") or {}).get(_POD_IP) == ""
+    released = metadata.get("deletionTimestamp") and (metadata.get("annotations") or {}).get(POD_IP_ANNOTATION) == ""
     return bool(released) or (pod.get("status") or {}).get("phase") in _FINISHED
 
 

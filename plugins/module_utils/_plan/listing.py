@@ -9,7 +9,7 @@ from collections import Counter
 from . import config as settings
 from .address_index import AddressIndex, address_of, number
 from .allocations import WINDOWS_RESERVED, allocations, host_of, live
-from .holders import network_of
+from .ranges import network_of
 
 
 def config(obj):

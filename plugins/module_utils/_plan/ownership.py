@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 
+from .._core.names import OWNER, OWNER_LABEL
 from . import labels, ranges
 from .operation import Problem
 
-OWNER_LABEL, OWNER = MARK = "app.kubernetes.io/managed-by", "podnet.ipam"
+MARK = OWNER_LABEL, OWNER
 _LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}")
 _LABEL_VALUE = re.compile(rf"({_LABEL_NAME})?")

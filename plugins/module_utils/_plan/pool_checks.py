@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
 from .._core import names
@@ -12,7 +11,6 @@ from .._core.pool import spec_problems
 from . import holders, ownership, pool_view, ranges
 from .operation import Problem
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_NAME = 253
 _LOAD_BALANCER = ["LoadBalancer"]
 
@@ -31,7 +29,7 @@ def declaration_problems(views):
 
 def name_problems(subject, name):
     """Whether an object can have this name."""
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+    if len(name) > _LONGEST_NAME or not names.OBJECT_NAME.fullmatch(name):
         message = f"{name!r} is no object name: lower-case letters, digits, '-' and '.' are allowed"
         yield Problem(subject, "name", name, message)
 
@@ -87,7 +85,7 @@ def overlaps(sound, pools, gone):
     """(problems, warnings) about overlapping pools. What overlaps in the cluster already can only be told."""
     declared = {view["name"]: network for view, network in sound}
     kept = [(name, pool) for name, pool in pools.items() if name not in declared and name not in gone]
-    others = [(name, holders.network_of(pool)) for name, pool in kept if holders.network_of(pool)]
+    others = [(name, ranges.network_of(pool)) for name, pool in kept if ranges.network_of(pool)]
     networks, problems, warnings = {**dict(others), **declared}, [], []
     for outer, inner in ranges.overlaps([(view["name"], network) for view, network in sound] + others):
         if inner not in declared:
@@ -113,9 +111,9 @@ def block_problems(new, blocks, released):
     `released`: names of the blocks that are deleted before the pool is created.
     """
     present = [
-        (block["spec"]["cidr"], holders.network_of(block))
+        (block["spec"]["cidr"], ranges.network_of(block))
         for block in blocks
-        if block["metadata"]["name"] not in released and not holders.is_deleted(block) and holders.network_of(block)
+        if block["metadata"]["name"] not in released and not names.is_deleted(block) and ranges.network_of(block)
     ]
     networks, conflicts = dict(present), {}
     for view, cidr in ranges.meetings(new, present):

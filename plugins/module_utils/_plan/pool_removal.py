@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from .._core.names import is_deleted
 from . import holders, pool_view, ranges
 from .operation import Operation, Problem
 
@@ -53,7 +54,7 @@ def survey(gone, kept, blocks, affinities):
 
 
 def _removal(pool, blocks, affinities):
-    network, used, where = holders.network_of(pool), [], []
+    network, used, where = ranges.network_of(pool), [], []
     for block in blocks:
         own = [use for use in holders.uses(block) if ipaddress.ip_address(use["address"]) in network]
         used += own
@@ -118,7 +119,7 @@ def _disable(pool):
 
 
 def _is_claimed(affinity):
-    return affinity["spec"].get("state") != "pendingDeletion" and not holders.is_deleted(affinity)
+    return affinity["spec"].get("state") != "pendingDeletion" and not is_deleted(affinity)
 
 
 def _release(affinity):
@@ -144,7 +145,7 @@ def _each_once(objects):
 
 def _networks(objects):
     """(position, network) of the objects that have a CIDR."""
-    named = ((position, holders.network_of(each)) for position, each in enumerate(objects))
+    named = ((position, ranges.network_of(each)) for position, each in enumerate(objects))
     return [(position, network) for position, network in named if network]
 
 
@@ -152,7 +153,7 @@ def _without_home(objects, kept):
     """Those of blocks or affinities that belong to none of the pools that stay."""
     at_home = set()
     for pool, position in ranges.meetings(_networks(kept), _networks(objects)) if objects else ():
-        view, network = pool_view.stored(kept[pool]), holders.network_of(objects[position])
+        view, network = pool_view.stored(kept[pool]), ranges.network_of(objects[position])
         if network.prefixlen == view["block_size"] and network.subnet_of(ipaddress.ip_network(view["cidr"])):
             at_home.add(position)
     return [each for position, each in enumerate(objects) if position not in at_home]
@@ -167,4 +168,4 @@ def _by_pool(pools, objects):
 
 
 def _inside(objects, network):
-    return tuple(each for each in objects if holders.network_of(each).subnet_of(network))
+    return tuple(each for each in objects if ranges.network_of(each).subnet_of(network))

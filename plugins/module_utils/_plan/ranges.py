@@ -18,6 +18,11 @@ except ImportError:
     NETADDR_IMPORT_ERROR = traceback.format_exc()
 
 
+def network_of(obj):
+    """The `ipaddress` network of a pool, a block or an affinity, or None."""
+    return network(obj["spec"].get("cidr"))
+
+
 def parse(cidrs):
     """(IPSet of those that are CIDRs, list of those that are none)."""
     networks, malformed = [], []

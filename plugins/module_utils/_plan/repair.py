@@ -13,10 +13,10 @@ from collections import defaultdict
 
 from .._core import names
 from .._core.block import Block
+from .._core.names import is_deleted
 from . import repair_handles
 from .address_index import address_of
 from .allocations import allocations
-from .holders import is_deleted
 from .operation import Operation
 from .world import canonical
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from .._core.names import handle_name
-from .holders import is_deleted
+from .._core.names import handle_name, is_deleted
 from .operation import Operation
 from .world import canonical
 

@@ -180,7 +180,7 @@ def _operations(outcome, existing, gone):
 def _warnings(wanted, observed, gone):
     views = [] if wanted.absent else sorted(wanted.reservations, key=lambda view: view["name"])
     pools = sorted(with_declared(observed.pools, wanted.declared_pools).items())
-    pools = [(name, holders.network_of(pool)) for name, pool in pools if holders.network_of(pool)]
+    pools = [(name, ranges.network_of(pool)) for name, pool in pools if ranges.network_of(pool)]
     entries = [((view["name"], entry), ranges.network(entry)) for view in views for entry in view["reserved_cidrs"]]
     met = list(ranges.meetings(pools, entries))
     yield from _useless(entries, {entry for _pool, entry in met})
@@ -213,7 +213,7 @@ def _full(pools, concerned, views, observed, gone):
 
 def _taken(view, added, blocks):
     """Addresses that are to be reserved, but in use."""
-    present = [(block, holders.network_of(block)) for block in blocks if holders.network_of(block)]
+    present = [(block, ranges.network_of(block)) for block in blocks if ranges.network_of(block)]
     uses = [
         (entry, use)
         for entry, block in ranges.meetings([(str(network), network) for network in added], present)

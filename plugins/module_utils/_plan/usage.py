@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 from . import pool_view, ranges
-from .address_index import AddressIndex, Ranges, bounds
+from .address_index import Ranges, bounds
 from .allocations import allocations, host_of, live
-from .holders import network_of
+from .listing import pool_index
+from .ranges import network_of
 
 _COUNTS = ("size", "blocks", "used", "free", "borrowed", "reserved")
 
@@ -21,7 +22,7 @@ def usage(pools, blocks, reservations=()):
     reserved and not allocated, so that free - reserved is what a pool can still give unasked.
     """
     networks = {pool["metadata"]["name"]: network_of(pool) for pool in pools}
-    index = AddressIndex([(network, name) for name, network in networks.items() if network])
+    index = pool_index(pools)
     reserved = reserved_ranges(reservations)
     counts = defaultdict(_PoolCount)
     for block, network in live(blocks):

@@ -9,10 +9,10 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
+from .._core.names import is_deleted
 from . import assignments, in_use, ranges
 from .address_index import AddressIndex
 from .allocations import LOAD_BALANCER, allocations, live
-from .holders import is_deleted
 
 _TIMESTAMP = "%Y-%m-%d %H:%M:%S"  # of an allocation, in UTC; fractions and zone follow
 _CREATED = "%Y-%m-%dT%H:%M:%SZ"  # of an object
