@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every target prepares what it needs; a second run uses it again.
 PYTHON := .venv/bin/python
+# One process per core; each starts its own API servers.
+ABREAST := --numprocesses auto --dist loadfile
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: demo test test-all lint conventions matrix unit integration e2e molecule bench cluster clean-cluster setup lock
@@ -10,8 +12,9 @@ demo: setup            ## the main job on a real cluster: from nothing to a pod 
 	$(PYTHON) tests/e2e/demo.py
 
 test: setup lint conventions ## all tests
+	$(PYTHON) -m pytest tests/unit tests/integration $(ABREAST)
 	$(PYTHON) tests/cluster up
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest tests/e2e
 	molecule reset
 	molecule test --destroy never
 
@@ -29,10 +32,10 @@ matrix: setup          ## sanity and the modules' tests with every supported ver
 	$(PYTHON) tests/conventions matrix
 
 unit: setup            ## tests without a cluster
-	$(PYTHON) -m pytest tests/unit
+	$(PYTHON) -m pytest tests/unit $(ABREAST)
 
 integration: setup     ## tests against an API server without nodes
-	$(PYTHON) -m pytest tests/integration
+	$(PYTHON) -m pytest tests/integration $(ABREAST)
 
 e2e: setup             ## user stories on the kind cluster
 	$(PYTHON) tests/cluster up
