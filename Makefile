@@ -2,7 +2,7 @@
 # Every target prepares what it needs; a second run uses it again.
 PYTHON := .venv/bin/python
 # One process per core; each starts its own API servers.
-ABREAST := --numprocesses auto --dist loadfile
+ABREAST := --numprocesses auto --dist worksteal
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: demo test test-all lint conventions matrix unit integration e2e molecule bench cluster clean-cluster setup lock

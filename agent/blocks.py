@@ -41,7 +41,8 @@ class Change:
 
     `done` is set when it is stored, with the ordinals that it concerns. It is not stored before `after` is done: for an
     assignment, the writing of its handle. `wanted` is the ordinal that it has to be, if it has to be a certain one.
-    Once `answered`, the runtime knows the address and it can no longer be exchanged for another.
+    A `borrowed` address may be one of a block of another node. Once `answered`, the runtime knows the address and it
+    can no longer be exchanged for another.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Change:
         secondary: dict[str, str] | None,
         after: asyncio.Future | None = None,
         wanted: int | None = None,
+        borrowed: bool = False,
     ):
         self.handle = handle
         self.secondary = secondary
         self.after = after
         self.wanted = wanted
+        self.borrowed = borrowed
         self.ordinals: list[int] = [] if wanted is None else [wanted]
         self.answered = False
         self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
@@ -82,7 +85,8 @@ class BlockKeeper:
     """One block, and the only writer of it on this node.
 
     `reserved` gives the ordinals of a block's CIDR that must not be assigned unasked. A freed address rests for
-    `cooldown` seconds.
+    `cooldown` seconds. `claimed` says whether this node's claim on the block stands; without it, the block is another
+    node's or nobody's, and what this node holds of it is borrowed.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class BlockKeeper:
     ):
         self._client = client
         self._calico = calico
+        self._node = node
         self._affinity = host_affinity(node)
         self._reserved = reserved
         self._path = calico.path("IPAMBlock", cidr_name(stored["spec"]["cidr"]))
@@ -106,6 +111,7 @@ class BlockKeeper:
         # (when it ends, ordinals), the earliest first.
         self._resting: deque[tuple[float, list[int]]] = deque()
         self.promised = 0
+        self.claimed = False
         self._load(stored)
 
     @property
@@ -114,9 +120,32 @@ class BlockKeeper:
 
     @property
     def room(self) -> int:
-        """Addresses that can still be promised. Promise by incrementing `promised`; `assign` takes that back."""
+        """Addresses of this node's own block that can still be promised."""
+        return self.lendable if self.claimed and self._block.affinity == self._affinity else 0
+
+    @property
+    def lendable(self) -> int:
+        """Addresses that can still be promised, whosever block it is. Promise by incrementing `promised`."""
         self._wake()
-        return self._block.assignable - self.promised if self._block.affinity == self._affinity else 0
+        return self._block.assignable - self.promised
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held, promised, resting or under way, as far as is known here."""
+        self._wake()
+        return not (self._block.allocated or self.promised or self._resting or self._queue)
+
+    @property
+    def concerns_node(self) -> bool:
+        """Whether this node holds or is about to hold or to free an address of the block."""
+        return bool(self.promised or self._queue) or any(
+            self._is_own(attribute) for _ordinal, attribute in self.holders
+        )
+
+    @property
+    def stored(self) -> dict:
+        """The IPAMBlock as it was last read or written."""
+        return self._stored
 
     @property
     def rest_seconds(self) -> float | None:
@@ -140,8 +169,21 @@ class BlockKeeper:
 
     @property
     def holders(self) -> list[tuple[int, dict]]:
-        """(ordinal, attribute) of every allocated address."""
+        """(ordinal, attribute) of every allocated address, other nodes' included."""
         return self._block.holders()
+
+    @property
+    def attachments(self) -> list[tuple[int, str, dict]]:
+        """(ordinal, handle, owner attributes) of every address that this node holds."""
+        return [
+            (ordinal, attribute["handle_id"], attribute.get("secondary") or {})
+            for ordinal, attribute in self._block.holders()
+            if attribute.get("handle_id") and self._is_own(attribute)
+        ]
+
+    def _is_own(self, attribute: dict) -> bool:
+        """Whether an attribute is of this node; without a node, whoever has the block is meant."""
+        return (attribute.get("secondary") or {}).get("node", self._node if self.claimed else None) == self._node
 
     def holds(self, handle: str) -> list[int]:
         """The ordinals that `handle` holds."""
@@ -169,11 +211,25 @@ class BlockKeeper:
         self._block.reserve(self._reserved(self.cidr))
 
     def assign(
-        self, handle: str, secondary: dict[str, str], after: asyncio.Future, wanted: int | None = None
+        self,
+        handle: str,
+        secondary: dict[str, str],
+        after: asyncio.Future,
+        wanted: int | None = None,
+        borrowed: bool = False,
     ) -> Change:
-        """Allocate an address that was promised. The change's `done` raises BlockUnusableError when it got lost."""
+        """Allocate an address that was promised, which ends the promise.
+
+        The change's `done` raises BlockUnusableError when the address got lost to someone else.
+        """
         self.promised -= 1
-        return self._enqueue(Change(handle, secondary, after, wanted))
+        return self._enqueue(Change(handle, secondary, after, wanted, borrowed))
+
+    def refresh(self, stored: dict) -> None:
+        """Take over the block as somebody has just read it. With changes under way, the next write finds out itself."""
+        known, read = (each["spec"].get("sequenceNumber", 0) for each in (self._stored, stored))
+        if not self._queue and read > known:
+            self._load(stored)
 
     def restore(self, ordinal: int, handle: str, secondary: dict[str, str], after: asyncio.Future) -> Change:
         """Allocate the very address that an earlier run gave out, and could not store."""
@@ -313,9 +369,9 @@ class BlockKeeper:
         self._load(stored)
         self._stale = False
         for change in queue:
-            if change.is_assignment and self._block.affinity != self._affinity:
-                if change.answered:
-                    log.critical("block %s was taken away while %s holds an address of it", self.cidr, change.handle)
+            # What is answered already is kept in whosever block it is now: a running pod's address never changes.
+            anywhere = change.borrowed or change.answered
+            if change.is_assignment and not anywhere and self._block.affinity != self._affinity:
                 change.settle(BlockUnusableError(f"block {self.cidr} belongs to {self._block.affinity}"))
             elif self._perform(change):
                 self._queue.append(change)

@@ -1,16 +1,21 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Claiming blocks for this node.
+"""Claiming blocks for this node, and releasing claims.
 
 Source: Calico's claim protocol. An affinity is written as pending, then the block is created, then the affinity is
 confirmed. Several nodes may hold a pending affinity for one block; creating the block decides who gets it, and the
 others delete theirs. Whoever reads affinities ignores those that are not confirmed.
+
+An empty block is released the other way round: its affinity becomes `pendingDeletion`, the block is deleted, and then
+the affinity. Deleting the block as it was read decides, so a block that got an address meanwhile stays. As with Calico
+from 3.32 on, a node that finds every block claimed may release another node's claim on an empty one and take it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 
 from .._core.block import Block
@@ -20,28 +25,81 @@ from .._kube.errors import AlreadyExists, Conflict, NotFound
 from .cluster import Cluster
 from .handles import MOST_TRIES, delete_softly
 
+# A block that was claimed a moment ago is about to be used. Calico's bound.
+RECLAIM_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
 class Claims:
-    """Claims and completes claims of one node. One claim at a time: the caller holds a lock."""
+    """Claims, completes and releases claims. One at a time: the caller holds a lock."""
 
     def __init__(self, cluster: Cluster, node: str):
+        self._listing: list[dict] = []
+        self._listed = 0.0
         self._client = cluster.client
         self._calico = cluster.calico
         self._cluster = cluster
         self._node = node
 
-    async def claim(self, pool: Pool) -> dict | None:
-        """Claim a free block of the pool and return the stored IPAMBlock, or None when every block is taken."""
-        # The cache of claims may lag behind; the order then simply goes on to the next block.
-        for index in pool.block_order(self._node, self._cluster.claimed_cidrs()):
+    async def claim(self, pool: Pool, asked: float) -> dict | None:
+        """Claim a free block of the pool and return the stored IPAMBlock, or None when every block is taken.
+
+        `asked` as in `blocks_of`.
+        """
+        taken = self._cluster.claimed_cidrs()
+        for index in pool.block_order(self._node, taken):
             cidr = pool.block_cidr(index)
             block = await self.claim_block(pool, cidr)
             if block is not None:
                 log.info("claimed block %s of pool %s", cidr, pool.name)
                 return block
+            # The cache of claims lags behind, or the block is one that nobody has claimed.
+            taken.update(block["spec"]["cidr"] for block in await self.blocks_of(pool, asked))
         return None
+
+    async def reclaim(self, pool: Pool, asked: float) -> dict | None:
+        """Take over an empty block of another node and return the stored IPAMBlock, or None when there is none."""
+        for block in await self.blocks_of(pool, asked):
+            if self._is_abandoned(block) and await self.release(block):
+                cidr, owner = block["spec"]["cidr"], block["spec"]["affinity"]
+                log.info("the claim of %s on the empty block %s is released", owner, cidr)
+                claimed = await self.claim_block(pool, cidr)
+                if claimed is not None:
+                    return claimed
+        return None
+
+    async def blocks_of(self, pool: Pool, asked: float) -> list[dict]:
+        """The IPAMBlocks of a pool, whosever they are, read at `asked` (monotonic clock, seconds) or later.
+
+        In a full cluster, one look at all blocks serves all the pods that were waiting for one.
+        """
+        if self._listed < asked:
+            self._listed = time.monotonic()
+            self._listing, _version = await self._client.list(self._calico.path("IPAMBlock"))
+        return [block for block in self._listing if not is_deleted(block) and pool.contains(block["spec"]["cidr"])]
+
+    async def release(self, block: dict) -> bool:
+        """Release the claim on an empty block, whosever it is, and delete the block.
+
+        False when the block changed since it was read; then its claim stands.
+        """
+        cidr, owner = block["spec"]["cidr"], block["spec"]["affinity"].removeprefix("host:")
+        path = self._affinity_path(cidr, owner)
+        try:
+            affinity = await self._write_state(path, await self._client.get(path), "pendingDeletion")
+        except NotFound:
+            affinity = None
+        except Conflict:
+            return False
+        try:
+            await delete_softly(self._client, self._calico, self._calico.path("IPAMBlock", cidr_name(cidr)), block)
+        except Conflict:
+            if affinity is not None:
+                await self._tidy(self._write_state(path, affinity, "confirmed"))
+            return False
+        if affinity is not None:
+            await self._tidy(self._delete_affinity(path, affinity))
+        return True
 
     async def complete(self, cidr: str, confirmed: bool) -> dict | None:
         """The block behind a claim of this node, or None when the claim came to nothing.
@@ -53,12 +111,26 @@ class Claims:
         except NotFound:
             block = None
         if block is not None and not is_deleted(block) and block["spec"].get("affinity") == host_affinity(self._node):
-            if not confirmed:
-                await self._set_state(cidr, "confirmed", unless=("confirmed",))
-            return block
+            return block if confirmed else await self._confirm(block)
         if not confirmed:
             await self._give_up(cidr)
         return None
+
+    async def _confirm(self, block: dict) -> dict | None:
+        """Confirm the claim on a block that is this node's. None when someone who releases it was faster.
+
+        Writing the block, changed in nothing but its sequence number, makes the deletion by such a one fail.
+        """
+        cidr, spec = block["spec"]["cidr"], block["spec"]
+        await self._set_state(cidr, "pending", unless=("confirmed", "", "pending"))
+        proof = {**spec, "sequenceNumber": spec.get("sequenceNumber", 0) + 1}
+        path = self._calico.path("IPAMBlock", cidr_name(cidr))
+        try:
+            block = await self._client.replace(path, self._calico.changed(block, proof))
+        except (Conflict, NotFound):
+            return await self.complete(cidr, confirmed=False)
+        await self._set_state(cidr, "confirmed", unless=("confirmed",))
+        return block
 
     async def claim_block(self, pool: Pool, cidr: str) -> dict | None:
         """Claim this very block and return the stored IPAMBlock, or None when another node has it."""
@@ -91,14 +163,14 @@ class Claims:
 
     async def _set_state(self, cidr: str, state: str, unless: tuple[str, ...]) -> bool:
         """Bring the affinity into `state` unless it is in one of `unless`. False when it was deleted meanwhile."""
-        path = self._affinity_path(cidr)
+        path = self._affinity_path(cidr, self._node)
         for _try in range(MOST_TRIES):
             try:
                 found = await self._client.get(path)
                 if is_deleted(found):
                     return False
                 if found["spec"]["state"] not in unless:
-                    await self._client.replace(path, self._calico.changed(found, {**found["spec"], "state": state}))
+                    await self._write_state(path, found, state)
                 return True
             except Conflict:
                 continue
@@ -106,14 +178,39 @@ class Claims:
                 return False
         raise RuntimeError(f"affinity {path}: changed by others {MOST_TRIES} times in a row")
 
+    async def _write_state(self, path: str, affinity: dict, state: str) -> dict:
+        return await self._client.replace(path, self._calico.changed(affinity, {**affinity["spec"], "state": state}))
+
     async def _give_up(self, cidr: str) -> None:
-        """Delete the affinity of a claim that another node won."""
-        path = self._affinity_path(cidr)
+        """Delete this node's affinity of a claim that came to nothing."""
+        path = self._affinity_path(cidr, self._node)
         try:
-            found = await self._client.get(path)
-            await delete_softly(self._client, self._calico, path, found, self._calico.affinity_deleted(True))
+            affinity = await self._client.get(path)
+        except NotFound:
+            return
+        await self._tidy(self._delete_affinity(path, affinity))
+
+    async def _delete_affinity(self, path: str, affinity: dict) -> None:
+        await delete_softly(self._client, self._calico, path, affinity, self._calico.affinity_deleted(True))
+
+    @staticmethod
+    async def _tidy(write: Awaitable[object]) -> None:
+        """Carry out what matters only while nobody else has taken the object in hand."""
+        try:
+            await write
         except (NotFound, Conflict):
             return
 
-    def _affinity_path(self, cidr: str) -> str:
-        return self._calico.path("BlockAffinity", affinity_name(self._node, cidr))
+    def _is_abandoned(self, block: dict) -> bool:
+        """Whether a block is another node's, empty, and was not claimed just now."""
+        spec = block["spec"]
+        owner = spec.get("affinity") or ""
+        if not owner.startswith("host:") or owner == host_affinity(self._node):
+            return False
+        if any(index is not None for index in spec["allocations"]):
+            return False
+        claimed = spec.get("affinityClaimTime")
+        return claimed is None or time.time() - datetime.fromisoformat(claimed).timestamp() >= RECLAIM_SECONDS
+
+    def _affinity_path(self, cidr: str, node: str) -> str:
+        return self._calico.path("BlockAffinity", affinity_name(node, cidr))

@@ -55,7 +55,7 @@ class Cluster:
     """Watch caches of one API server, and who follows them.
 
     `routing_changed` is set whenever claims or nodes changed. `on_reserved` is called when reservations or pools
-    changed, `on_claim_removed` with each Affinity that is gone or no longer confirmed.
+    changed, `on_claim_changed` with what each Affinity was and is; None where there was or is none.
     """
 
     def __init__(self, client: Client, calico: CalicoApi):
@@ -63,7 +63,7 @@ class Cluster:
         self.calico = calico
         self.routing_changed = asyncio.Event()
         self.on_reserved: Callable[[], None] = lambda: None
-        self.on_claim_removed: Callable[[Affinity], None] = lambda affinity: None
+        self.on_claim_changed: Callable[[Affinity | None, Affinity | None], None] = lambda old, new: None
 
         def reflect(kind: str, decode, on_change) -> Reflector:
             return Reflector(client, calico.path(kind), decode=decode, on_change=on_change)
@@ -109,7 +109,6 @@ class Cluster:
         known = self._namespaces.items.get(namespace)
         if known is None:
             known = _namespace(await self.client.get(f"/api/v1/namespaces/{namespace}"))
-        own = self.nodes.items.get(node)
         return Subject(
             namespace=namespace,
             name=pod,
@@ -117,9 +116,14 @@ class Cluster:
             pod_annotations=annotations,
             namespace_annotations=known.annotations,
             namespace_labels=known.labels,
-            node_labels=own.labels if own else {},
+            node_labels=self.labels(node),
             configured=configured,
         )
+
+    def labels(self, node: str) -> dict[str, str]:
+        """The labels of a node; none while it is not known."""
+        known = self.nodes.items.get(node)
+        return known.labels if known else {}
 
     def claims_of(self, node: str) -> list[Affinity]:
         return [affinity for affinity in self.affinities.items.values() if affinity.node == node]
@@ -135,8 +139,7 @@ class Cluster:
 
     def _claim_changed(self, _name, old: Affinity | None, new: Affinity | None) -> None:
         self.routing_changed.set()
-        if old is not None and old.confirmed and (new is None or not new.confirmed):
-            self.on_claim_removed(old)
+        self.on_claim_changed(old, new)
 
 
 async def detect_calico_api(client: Client) -> CalicoApi | None:

@@ -9,6 +9,7 @@ store       the node's own record of its attachments
 spool       folder of the DELs that wait to be carried out (tombstones)
 cooldown    seconds for which a freed address is not given out again
 grace       seconds for which a vanished pod keeps its address
+keep_blocks seconds for which an empty block is kept, unless it is the only one with room in its pool
 routes      whether to keep routes to the other nodes' blocks, for main plugins that leave routing to others
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 import tomllib
 
 from .collector import GRACE_SECONDS
+from .node_blocks import KEEP_BLOCKS_SECONDS
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class AgentConfig:
     routes: bool = False
     cooldown: float = 30.0
     grace: float = GRACE_SECONDS
+    keep_blocks: float = KEEP_BLOCKS_SECONDS
 
     @classmethod
     def read(cls, path: Path) -> AgentConfig:
@@ -50,7 +53,7 @@ class AgentConfig:
                 raise ValueError(f"{path}: {key} must be a text that is not empty")
         if not isinstance(values.get("routes", False), bool):
             raise ValueError(f"{path}: routes must be true or false")
-        for key in ("cooldown", "grace"):
+        for key in ("cooldown", "grace", "keep_blocks"):
             if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
                 raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
         paths = {key: Path(values[key]) for key in ("kubeconfig", "socket", "store", "spool") if key in values}

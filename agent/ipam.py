@@ -18,9 +18,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -33,7 +33,7 @@ from .cluster import Cluster
 from .errors import TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .lull import Lull
-from .node_blocks import NodeBlocks
+from .node_blocks import NodeBlocks, Promise
 from .store import RELEASED, Row, Store, StoreError
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
@@ -70,13 +70,13 @@ class Attachment:
 class Ipam:
     """The addresses of one node."""
 
-    def __init__(self, cluster: Cluster, node: str, store: Store, cooldown: float):
+    def __init__(self, cluster: Cluster, node: str, store: Store, cooldown: float, routes: bool):
         self._cluster = cluster
         self._node = node
         self._store = store
         self._cooldown = cooldown
         self._handles = Handles(cluster.client, cluster.calico)
-        self._blocks = NodeBlocks(cluster, node, cooldown, self._note_holders)
+        self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders)
         self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
@@ -90,10 +90,12 @@ class Ipam:
 
         The watch caches must be complete.
         """
-        await self._blocks.start(self._store.resting())
+        await self.blocks.start(self._store.resting())
+        if self._store.is_new:
+            await self.blocks.find_borrowed()
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
-            self._recover(handle, list(rows))
-        log.info("%s blocks with %s attachments", len(self._blocks), len(self._held))
+            await self._recover(handle, list(rows))
+        log.info("%s blocks with %s attachments", len(self.blocks), len(self._held))
 
     def why_unable(self) -> str | None:
         """Why no pod can get an address now, as far as that is known without asking anyone; None when some can."""
@@ -101,7 +103,7 @@ class Ipam:
         if not pools:
             return "there is no enabled IP pool for workloads"
         away = self._cluster.client.seconds_away
-        if away and not self._blocks.have_room:
+        if away and not self.blocks.have_room:
             return f"the API server has not answered for {away:.0f} s, and no block of node {self._node} has room"
         return None
 
@@ -156,7 +158,7 @@ class Ipam:
             cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
             if not cidrs:
                 return ()
-            keepers = await self._blocks.keepers_of(cidrs)
+            keepers = await self.blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
             gathered = asyncio.ensure_future(self._lull.wait()) if recorded else None
             changes = [keeper.release(handle, gathered) for keeper in keepers]
@@ -170,12 +172,14 @@ class Ipam:
         self, handle: str, subject: Subject, choices: Sequence[Choice | str], secondary: dict, netns: str
     ) -> bool:
         """One try at an address of each choice. False when a block turned out to be unusable."""
-        promises = await self._blocks.promise_all(subject, choices)
-        keepers = [keeper for keeper, _ordinal in promises]
-        local_first = self._may_answer_first(handle, keepers)
+        promises = await self.blocks.promise_all(subject, choices)
+        keepers = [promise.keeper for promise in promises]
+        local_first = self._may_answer_first(handle, promises)
         cidrs = [keeper.cidr for keeper in keepers]
         stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)
-        changes = [keeper.assign(handle, secondary, stored, ordinal) for keeper, ordinal in promises]
+        changes = [
+            promise.keeper.assign(handle, secondary, stored, promise.ordinal, promise.borrowed) for promise in promises
+        ]
         if any(change.done.done() for change in changes):  # an address that two asked for at once went to the other
             self._take_back(handle, keepers)
             return False
@@ -197,13 +201,14 @@ class Ipam:
         self._hold(handle, keepers, changes, secondary, netns)
         return True
 
-    def _may_answer_first(self, handle: str, keepers: Sequence[BlockKeeper]) -> bool:
+    def _may_answer_first(self, handle: str, promises: Sequence[Promise]) -> bool:
         """Whether nobody else can take an address of these blocks before the API server knows of it.
 
         Not for a handle that has something under way: its own release may be what empties the block.
         """
         strict = self._cluster.config.strict_affinity
-        return strict and handle not in self._mirroring and all(keeper.stored_in_use for keeper in keepers)
+        safe = all(promise.keeper.stored_in_use and not promise.borrowed for promise in promises)
+        return strict and safe and handle not in self._mirroring
 
     def _hold(
         self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], secondary: dict, netns: str
@@ -236,6 +241,7 @@ class Ipam:
         await asyncio.gather(*(change.done for change in changes))
         await self._handles.remove(handle, cidrs)
         self._record(self._store.forget, handle)
+        self.blocks.forget(cidrs)
 
     def _mirror(self, handle: str, write: Callable[[], Awaitable[None]], gather: bool = False) -> asyncio.Task:
         """Carry out `write` after what the handle has under way, in the next lull if told to, until it succeeds."""
@@ -270,36 +276,40 @@ class Ipam:
         for future in work:
             future.result()
 
-    def _recover(self, handle: str, rows: Sequence[Row]) -> None:
+    async def _recover(self, handle: str, rows: Sequence[Row]) -> None:
         """Apply what an earlier run recorded of an attachment to what the API server has."""
         cidrs = [row.block for row in rows]
-        if any(row.state == RELEASED for row in rows):
-            changes = [keeper.release(handle) for keeper in map(self._blocks.get, cidrs) if keeper]
+        keepers = {keeper.cidr: keeper for keeper in await self.blocks.keepers_of(cidrs)}
+        if any(row.state == RELEASED for row in rows) or not self._restore(handle, rows, keepers):
+            changes = [keeper.release(handle) for keeper in keepers.values()]
             self._held.pop(handle, None)
             self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
-            return
+
+    def _restore(self, handle: str, rows: Sequence[Row], keepers: Mapping[str, BlockKeeper]) -> bool:
+        """Have the blocks hold what the rows say. False when none of the addresses is to be had any more.
+
+        What the API server never saw can only be restored in a block of this node: elsewhere nothing is answered
+        before it is stored, so that a borrowed address which is not stored was not given to anyone.
+        """
+        cidrs = [row.block for row in rows]
         for row in rows:
-            keeper = self._blocks.get(row.block)
-            if keeper is None:
-                log.critical(
-                    "handle %s holds an address of block %s, which is not this node's any more", handle, row.block
-                )
-            elif not keeper.holds(handle):
+            keeper = keepers.get(row.block)
+            if keeper and keeper.claimed and not keeper.holds(handle) and keeper.holder(row.ordinal) is None:
                 stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs))
                 keeper.restore(row.ordinal, handle, row.secondary, stored)
-                self._note(keeper, row.ordinal, handle, row.secondary)
-        if handle in self._held:
-            self._held[handle] = replace(self._held[handle], netns=rows[0].netns)
+            if not keeper or not keeper.holds(handle):
+                log.critical("handle %s does not hold ordinal %s of block %s any more", handle, row.ordinal, row.block)
+        held = [(keeper, ordinal) for keeper in keepers.values() for ordinal in keeper.holds(handle)]
+        if held:
+            addresses = _by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
+            self._held[handle] = Attachment(addresses, rows[0].secondary, rows[0].netns, time.monotonic())
+        return bool(held)
 
     def _note_holders(self, keeper: BlockKeeper) -> None:
-        for ordinal, attribute in keeper.holders:
-            if attribute.get("handle_id"):
-                self._note(keeper, ordinal, attribute["handle_id"], attribute.get("secondary") or {})
-
-    def _note(self, keeper: BlockKeeper, ordinal: int, handle: str, owner: dict[str, str]) -> None:
-        both = (*self.holding(handle), self._address(keeper, ordinal))
-        addresses = tuple(sorted(both, key=lambda held: ":" in held.address))
-        self._held[handle] = Attachment(addresses, owner, "", time.monotonic())
+        for ordinal, handle, owner in keeper.attachments:
+            held, address = self.holding(handle), self._address(keeper, ordinal)
+            if address not in held:
+                self._held[handle] = Attachment(_by_family((*held, address)), owner, "", time.monotonic())
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
         return Address(keeper.address(ordinal), keeper.cidr, self._cluster.pool_of(keeper.cidr))
@@ -323,3 +333,8 @@ def _timestamp() -> str:
     now = datetime.now(UTC)
     fraction = f".{now.microsecond:06}".rstrip("0").rstrip(".")
     return f"{now:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC"
+
+
+def _by_family(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """The IPv4 address first."""
+    return tuple(sorted(addresses, key=lambda held: ":" in held.address))

@@ -102,13 +102,14 @@ class Agent:
                 await reflector.synced.wait()
             if self._config.routes:
                 tasks.create_task(keep_routes(cluster, node))
-            self._ipam = Ipam(cluster, node, self._store, self._config.cooldown)
+            self._ipam = Ipam(cluster, node, self._store, self._config.cooldown, self._config.routes)
             await self._retry(self._ipam.start)
             collector = Collector(self._ipam, self._client, node, self._config.grace)
             self._server = CniServer(self._ipam, cluster, node, collector)
             self._ready.set()
             tasks.create_task(self._work_off_spool())
             tasks.create_task(collector.run())
+            tasks.create_task(self._ipam.blocks.run(self._config.keep_blocks))
             notify("STATUS=answering")
             log.info("ready: node %s, %s core", node, "compiled" if COMPILED else "interpreted")
 

@@ -1,17 +1,23 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The blocks of this node: which one serves a pod, and claiming another one when none has room."""
+"""The blocks that this node draws from: which one serves a pod, and what to do when none has room.
+
+The order is Calico's: a block of this node with room, else a free block of one of the pools, else an empty one of
+another node (since Calico 3.32), else, unless affinity is strict, an address borrowed from any block.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from .._core.assignment import Choice, Subject
 from .._core.names import cidr_name
 from .._core.pool import Pool
-from .._kube.errors import NotFound
+from .._kube.errors import ApiError, NotFound, Unreachable
 from .blocks import BlockKeeper
 from .claims import Claims
 from .cluster import Affinity, Cluster
@@ -20,20 +26,51 @@ from .errors import ALREADY_ASSIGNED, EXHAUSTED, INVALID_CONFIGURATION, TRY_AGAI
 log = logging.getLogger(__name__)
 
 
-class NodeBlocks:
-    """Keepers of the blocks that the node has claimed. `on_adopted` is called with each new one of them.
+# How long a claim of this node may stand unconfirmed before it is settled: whoever releases it needs a moment.
+CLAIM_SETTLE_SECONDS = 5.0
+GIVE_BACK_SECONDS = 60.0
+# As long as Calico's garbage collector leaves an empty block to its node.
+KEEP_BLOCKS_SECONDS = 900.0
 
-    A freed address rests for `cooldown` seconds.
+
+@dataclass(frozen=True)
+class Promise:
+    """An address of a block that is kept for the caller: the one at `ordinal`, or any. Taken back by `withdraw`."""
+
+    keeper: BlockKeeper
+    ordinal: int | None = None
+    borrowed: bool = False
+
+    @classmethod
+    def of(cls, keeper: BlockKeeper, ordinal: int | None = None, borrowed: bool = False) -> Promise:
+        keeper.promised += 1
+        return cls(keeper, ordinal, borrowed)
+
+    def withdraw(self) -> None:
+        self.keeper.promised -= 1
+
+
+class NodeBlocks:
+    """Keepers of the blocks that the node has claimed, and of others in which it holds addresses.
+
+    `on_adopted` is called with each new keeper. A freed address rests for `cooldown` seconds. `routes` says whether the
+    agent routes blocks by itself.
     """
 
-    def __init__(self, cluster: Cluster, node: str, cooldown: float, on_adopted: Callable[[BlockKeeper], None]):
+    def __init__(
+        self, cluster: Cluster, node: str, cooldown: float, routes: bool, on_adopted: Callable[[BlockKeeper], None]
+    ):
         self._cluster = cluster
+        self._routes = routes
         self._node = node
         self._cooldown = cooldown
         self._on_adopted = on_adopted
         self._claims = Claims(cluster, node)
         self._claiming = asyncio.Lock()
         self._keepers: dict[str, BlockKeeper] = {}
+        self._settling: set[asyncio.Task] = set()
+        # Since when each block has stood empty, in seconds of the monotonic clock.
+        self._idle_since: dict[str, float] = {}
 
     async def start(self, resting: Iterable[tuple[str, int, float]]) -> None:
         """Take over what the node has claimed. `resting`: (block, ordinal, seconds that are left)."""
@@ -42,52 +79,54 @@ class NodeBlocks:
             if block is not None:
                 self._adopt(block)
         self._cluster.on_reserved = self._reserve_again
-        self._cluster.on_claim_removed = self._claim_removed
+        self._cluster.on_claim_changed = self._claim_changed
         for block, ordinal, seconds in sorted(resting, key=lambda each: each[2]):
             if block in self._keepers:
                 # A clock that jumped back must not keep an address for longer than it would have rested at all.
                 self._keepers[block].rest([ordinal], min(seconds, self._cooldown))
 
+    async def find_borrowed(self) -> None:
+        """Adopt every block in which this node holds addresses: for a node that has no record of its own."""
+        now = time.monotonic()
+        for pool in self._cluster.pools:
+            for block in await self._claims.blocks_of(pool, now):
+                owners = [attribute.get("secondary") or {} for attribute in block["spec"]["attributes"]]
+                unknown = block["spec"]["cidr"] not in self._keepers
+                if unknown and any(owner.get("node") == self._node for owner in owners):
+                    self._on_adopted(self._known(block))
+
     def __len__(self) -> int:
-        return len(self._keepers)
+        return sum(keeper.claimed for keeper in self._keepers.values())
 
     @property
     def have_room(self) -> bool:
         return any(keeper.room > 0 for keeper in self._keepers.values())
 
-    def get(self, cidr: str) -> BlockKeeper | None:
-        """The keeper of a block of this node."""
-        return self._keepers.get(cidr)
-
-    async def promise_all(
-        self, subject: Subject, choices: Sequence[Choice | str]
-    ) -> list[tuple[BlockKeeper, int | None]]:
-        """For each choice, a block with an address promised to the caller; its ordinal where an address is asked for.
-
-        CniError when one of them cannot be had; then nothing is promised.
-        """
-        promises: list[tuple[BlockKeeper, int | None]] = []
+    async def promise_all(self, subject: Subject, choices: Sequence[Choice | str]) -> list[Promise]:
+        """For each choice, a promise of an address. CniError when one cannot be had; then nothing is promised."""
+        promises: list[Promise] = []
         try:
             for choice in choices:
                 if isinstance(choice, str):
                     promises.append(await self._promise_address(subject, choice))
                 else:
-                    promises.append((await self._promise(subject, choice), None))
+                    promises.append(await self._promise(subject, choice))
         except BaseException:
-            for keeper, _ordinal in promises:
-                keeper.promised -= 1
+            for promise in promises:
+                promise.withdraw()
             raise
         return promises
 
-    async def _promise(self, subject: Subject, choice: Choice) -> BlockKeeper:
-        """A block of one of the pools, with an address promised to the caller. CniError when there is none."""
+    async def _promise(self, subject: Subject, choice: Choice) -> Promise:
+        """An address of a block of one of the pools. CniError when there is none."""
         keeper = self._with_room(choice)
-        if keeper is None:
-            async with self._claiming:
-                # Whoever held the lock before may have claimed a block with room for us all.
-                keeper = self._with_room(choice) or await self._claim_or_wait(subject, choice)
-        keeper.promised += 1
-        return keeper
+        if keeper is not None:
+            return Promise.of(keeper)
+        asked = time.monotonic()
+        async with self._claiming:
+            # Whoever held the lock before may have claimed a block with room for us all.
+            keeper = self._with_room(choice)
+            return Promise.of(keeper) if keeper else await self._find_more(subject, choice, asked)
 
     def _with_room(self, choice: Choice) -> BlockKeeper | None:
         for pool in choice.pools:
@@ -96,8 +135,8 @@ class NodeBlocks:
                     return keeper
         return None
 
-    async def _promise_address(self, subject: Subject, address: str) -> tuple[BlockKeeper, int]:
-        """The block and the ordinal of an address that a pod asks for. CniError when it cannot have it.
+    async def _promise_address(self, subject: Subject, address: str) -> Promise:
+        """The very address that a pod asks for. CniError when it cannot have it.
 
         Neither selectors nor reservations are looked at, as with Calico: who asks for an address means it.
         """
@@ -109,53 +148,94 @@ class NodeBlocks:
             raise CniError(INVALID_CONFIGURATION, f"{asked} of pool {pool.name}, but {pool.why_not_usable()}")
         block = pool.block_of(address)
         async with self._claiming:
-            keeper = self._keepers.get(block) or await self._claim_for(asked, pool, block)
+            keeper = self._keepers.get(block)
+            if keeper is None or not keeper.claimed:
+                keeper = await self._claim_for(asked, pool, block)
         ordinal = keeper.ordinal(address)
         holder = keeper.holder(ordinal)
         if holder is not None:
             raise CniError(ALREADY_ASSIGNED, f"{asked}, which {holder} holds already")
-        keeper.promised += 1
-        return keeper, ordinal
+        return Promise.of(keeper, ordinal, borrowed=not keeper.claimed)
 
     async def _claim_for(self, asked: str, pool: Pool, block: str) -> BlockKeeper:
+        """Claim a block for the sake of one address; another node's is borrowed from, unless affinity is strict."""
         stored = await self._claims.claim_block(pool, block)
-        if stored is None:
-            raise CniError(EXHAUSTED, f"{asked}, but its block {block} belongs to another node than {self._node}")
-        return self._adopt(stored)
+        if stored is not None:
+            return self._adopt(stored)
+        reason = self._why_not_borrow()
+        keepers = [] if reason else await self.keepers_of([block])
+        if not keepers:
+            reason = reason or "it was released just now: try again"
+            message = f"{asked}, but its block {block} belongs to another node than {self._node}, and {reason}"
+            raise CniError(EXHAUSTED, message)
+        return keepers[0]
 
-    async def _claim_or_wait(self, subject: Subject, choice: Choice) -> BlockKeeper:
+    async def _find_more(self, subject: Subject, choice: Choice, asked: float) -> Promise:
+        """A promise out of a block that this node has to get first, or of another node's block."""
+        pools = ", ".join(f"{pool.name} ({pool.cidr})" for pool in choice.pools)
+        owned = sum(keeper.claimed and _serves(choice, cidr) for cidr, keeper in self._keepers.items())
+        refused = (
+            f"{subject}: no free address in pools {pools}, asked for by {choice.source}: "
+            f"node {self._node} has {owned} full blocks of them"
+        )
         try:
-            return await self._claim(subject, choice)
+            self._refuse_claim(refused, owned)
+            promise = await self._claim(choice, asked) or await self._borrow(choice, asked)
+            if promise is None:
+                reason = self._why_not_borrow() or "none of them has a free address to lend"
+                raise CniError(EXHAUSTED, f"{refused}, every other block is in use, and {reason}")
         except CniError:
             self._refuse_resting(subject, choice)
             raise
+        return promise
 
-    async def _claim(self, subject: Subject, choice: Choice) -> BlockKeeper:
+    def _refuse_claim(self, refused: str, owned: int) -> None:
+        """As with Calico, who may not claim another block does not borrow either."""
         config = self._cluster.config
-        pools = ", ".join(f"{pool.name} ({pool.cidr})" for pool in choice.pools)
-        owned = sum(any(pool.contains(cidr) for pool in choice.pools) for cidr in self._keepers)
-        asked = f"{subject}: no free address in pools {pools}, asked for by {choice.source}: node {self._node}"
         if not config.auto_allocate_blocks:
-            raise CniError(EXHAUSTED, f"{asked} has {owned} full blocks of them, and autoAllocateBlocks is off")
+            raise CniError(EXHAUSTED, f"{refused}, and autoAllocateBlocks is off")
         if owned >= config.blocks_per_node:
-            raise CniError(
-                EXHAUSTED,
-                f"{asked} has {owned} full blocks of them, the limit (maxBlocksPerHost) being {config.blocks_per_node}",
-            )
-        for pool in choice.pools:
-            block = await self._claims.claim(pool)
-            if block is not None:
+            raise CniError(EXHAUSTED, f"{refused}, the limit (maxBlocksPerHost) being {config.blocks_per_node}")
+
+    def _why_not_borrow(self) -> str | None:
+        if self._cluster.config.strict_affinity:
+            return "strictAffinity forbids to borrow"
+        if self._routes:
+            return "the agent's own routes lead to whole blocks, so that none can be borrowed"
+        return None
+
+    async def _claim(self, choice: Choice, asked: float) -> Promise | None:
+        """Claim a block that nobody has, else an empty one of another node."""
+        for get in (self._claims.claim, self._claims.reclaim):
+            for pool in choice.pools:
+                block = await get(pool, asked)
+                if block is None:
+                    continue
                 keeper = self._adopt(block)
                 if keeper.room > 0:
-                    return keeper
-        raise CniError(EXHAUSTED, f"{asked} has {owned} full blocks of them, and every other block is claimed")
+                    return Promise.of(keeper)
+        return None
+
+    async def _borrow(self, choice: Choice, asked: float) -> Promise | None:
+        """An address of a block that is not this node's. Whoever routes, as Calico does, routes it by itself."""
+        if self._why_not_borrow():
+            return None
+        for pool in choice.pools:
+            for block in await self._claims.blocks_of(pool, asked):
+                if not block["spec"]["unallocated"] or (block["spec"].get("affinity") or "").startswith("virtual:"):
+                    continue
+                keeper = self._known(block)
+                if keeper.lendable > 0:
+                    return Promise.of(keeper, borrowed=True)
+                self.forget([keeper.cidr])
+        return None
 
     def _refuse_resting(self, subject: Subject, choice: Choice) -> None:
         """Addresses that only rest come back by themselves: the runtime is told to try again, and when."""
         seconds = [
             keeper.rest_seconds
             for cidr, keeper in self._keepers.items()
-            if keeper.rest_seconds is not None and any(pool.contains(cidr) for pool in choice.pools)
+            if keeper.claimed and keeper.rest_seconds is not None and _serves(choice, cidr)
         ]
         if seconds:
             pools = ", ".join(pool.name for pool in choice.pools)
@@ -166,33 +246,134 @@ class NodeBlocks:
         for keeper in self._keepers.values():
             keeper.update_reserved()
 
-    def _claim_removed(self, affinity: Affinity) -> None:
+    def _claim_changed(self, old: Affinity | None, new: Affinity | None) -> None:
         """What the block of a removed claim holds stays held, but it gives no new addresses."""
-        if affinity.node == self._node and self._keepers.pop(affinity.cidr, None):
-            log.warning("the claim on block %s was removed", affinity.cidr)
+        cidr, node = (new or old).cidr, (new or old).node
+        keeper = self._keepers.get(cidr) if node == self._node else None
+        before, after = (each is not None and each.confirmed for each in (old, new))
+        if keeper is None or before == after:
+            return
+        keeper.claimed = after
+        if not after:
+            log.warning("the claim on block %s was removed", cidr)
+        if new is None:
+            self.forget([cidr])
+        elif not after:
+            task = asyncio.get_running_loop().create_task(self._settle(cidr))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, cidr: str) -> None:
+        """A claim that someone began to release, and did not finish to, is confirmed again."""
+        await asyncio.sleep(CLAIM_SETTLE_SECONDS)
+        async with self._claiming:
+            keeper = self._keepers.get(cidr)
+            claims = {affinity.cidr: affinity.confirmed for affinity in self._cluster.claims_of(self._node)}
+            if keeper is not None and claims.get(cidr) is False:
+                try:
+                    keeper.claimed = await self._claims.complete(cidr, confirmed=False) is not None
+                except (ApiError, Unreachable) as error:
+                    log.warning("the claim on block %s stays unconfirmed: %s", cidr, error)
+
+    async def run(self, patience: float) -> None:
+        """Give empty blocks back until cancelled; `patience` as in `give_back`."""
+        while True:
+            await asyncio.sleep(min(patience / 2, GIVE_BACK_SECONDS))
+            try:
+                await self.give_back(patience)
+            except (ApiError, Unreachable) as error:
+                log.warning("empty blocks are given back later: %s", error)
+
+    async def give_back(self, patience: float) -> None:
+        """Release the claims on blocks that stand empty: at once where their pool does not serve this node any more.
+
+        Of a pool that does, one is kept, and each other one for `patience` seconds.
+        """
+        idle = [keeper for keeper in self._keepers.values() if keeper.claimed and keeper.is_idle]
+        now = time.monotonic()
+        self._idle_since = {keeper.cidr: self._idle_since.get(keeper.cidr, now) for keeper in idle}
+        for keeper in idle:
+            unused = self._is_out_of_use(keeper.cidr)
+            if unused or (now - self._idle_since[keeper.cidr] >= patience and self._has_alternative(keeper)):
+                await self._give_back(keeper)
+
+    async def _give_back(self, keeper: BlockKeeper) -> None:
+        async with self._claiming:
+            if not keeper.is_idle:
+                return
+            # Nothing is promised from here on. Others may still borrow, and then the claim stands.
+            keeper.claimed = False
+            try:
+                released = await self._claims.release(keeper.stored)
+            except BaseException:
+                keeper.claimed = True
+                raise
+            if released:
+                self.forget([keeper.cidr])
+                log.info("the claim on the empty block %s is released", keeper.cidr)
+            else:
+                keeper.claimed = True
+                path = self._cluster.calico.path("IPAMBlock", cidr_name(keeper.cidr))
+                keeper.refresh(await self._cluster.client.get(path))
+
+    def _is_out_of_use(self, cidr: str) -> bool:
+        """Whether the block's pool gives this node nothing unasked. Calico looks at the node selector alone."""
+        pool = self._cluster.pool_of(cidr)
+        return (
+            pool is None or pool.why_not_usable() is not None or not pool.selects_node(self._cluster.labels(self._node))
+        )
+
+    def _has_alternative(self, keeper: BlockKeeper) -> bool:
+        pool = self._cluster.pool_of(keeper.cidr)
+        return any(
+            other is not keeper and other.room > 0 and pool.contains(other.cidr) for other in self._keepers.values()
+        )
 
     def _adopt(self, stored: dict) -> BlockKeeper:
-        keeper = self._new_keeper(stored)
-        self._keepers[keeper.cidr] = keeper
+        """Take over a block that this node has claimed."""
+        keeper = self._known(stored)
+        keeper.claimed = True
         self._on_adopted(keeper)
         return keeper
 
+    def _known(self, stored: dict) -> BlockKeeper:
+        """The keeper of a block that was just read."""
+        cidr = stored["spec"]["cidr"]
+        keeper = self._keepers.get(cidr)
+        if keeper is None:
+            keeper = self._keepers[cidr] = self._new_keeper(stored)
+        else:
+            keeper.refresh(stored)
+        return keeper
+
     async def keepers_of(self, cidrs: Sequence[str]) -> list[BlockKeeper]:
-        """The blocks' keepers; those of other nodes' blocks only for this once. Blocks that are gone have none."""
+        """The blocks' keepers. Blocks that are gone have none."""
         keepers = []
         for cidr in cidrs:
             keeper = self._keepers.get(cidr)
             if keeper is None:
                 try:
                     path = self._cluster.calico.path("IPAMBlock", cidr_name(cidr))
-                    keeper = self._new_keeper(await self._cluster.client.get(path))
+                    stored = await self._cluster.client.get(path)
                 except NotFound:
                     continue
+                keeper = self._known(stored)
             keepers.append(keeper)
         return keepers
+
+    def forget(self, cidrs: Iterable[str]) -> None:
+        """Drop the keepers of those blocks that are not this node's and of which it holds nothing any more."""
+        for cidr in cidrs:
+            keeper = self._keepers.get(cidr)
+            if keeper is not None and not keeper.claimed and not keeper.concerns_node:
+                del self._keepers[cidr]
 
     def _new_keeper(self, stored: dict) -> BlockKeeper:
         cluster = self._cluster
         return BlockKeeper(
             cluster.client, cluster.calico, self._node, stored, cluster.reserved_ordinals, self._cooldown
         )
+
+
+def _serves(choice: Choice, cidr: str) -> bool:
+    return any(pool.contains(cidr) for pool in choice.pools)

@@ -52,6 +52,8 @@ class Store:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"the store {path} cannot be made: its folder does not exist")
         self._path = path
+        # Whether it starts without a record, so that only the API server knows what this node holds.
+        self.is_new = not path.exists()
         try:
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
@@ -60,6 +62,7 @@ class Store:
             path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self.is_new = True
             self._connection = self._open()
 
     def close(self) -> None:

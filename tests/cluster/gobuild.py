@@ -68,7 +68,11 @@ PROGRAMS = CNI_PLUGINS | {
 
 
 # What tests compare with; nothing of it is part of a cluster.
-PEERS = {"calicoctl": Program("calicoctl", "go/calicoctl", "github.com/projectcalico/calico/calicoctl/calicoctl", 100)}
+PEERS = {
+    "calicoctl": Program("calicoctl", "go/calico", "github.com/projectcalico/calico/calicoctl/calicoctl", 100),
+    # Both of Calico's CNI plugins; it is the IPAM plugin when it is called `calico-ipam`.
+    "calico-ipam": Program("calico-ipam", "go/calico", "github.com/projectcalico/calico/cni-plugin/cmd/calico", 60),
+}
 
 
 def linker_flags() -> str:

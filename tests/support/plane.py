@@ -10,13 +10,14 @@ import os
 import signal
 import subprocess
 import sysconfig
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from cluster.apiserver import ControlPlane
+from cluster.gobuild import build
 from cluster.lifetime import BOUND
 from podnet_ipam._kube.calico import V1, CalicoApi
 from podnet_ipam._kube.errors import NotFound
@@ -123,7 +124,15 @@ class CniReply:
 class AgentNode:
     """A node's agent as a process, and its CNI executable."""
 
-    def __init__(self, name: str, folder: Path, kubeconfig: Path, grace: float = 60.0, cooldown: float = 0):
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        kubeconfig: Path,
+        grace: float = 60.0,
+        cooldown: float = 0,
+        keep_blocks: float = 900.0,
+    ):
         self.name = name
         self.folder = folder / name
         self.folder.mkdir(exist_ok=True)
@@ -138,6 +147,7 @@ class AgentNode:
             *(f'{key} = "{path}"' for key, path in paths.items()),
             f"grace = {grace}",
             f"cooldown = {cooldown}",
+            f"keep_blocks = {keep_blocks}",
         ]
         self._config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
@@ -207,12 +217,58 @@ class AgentNode:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
-        stdout, _stderr = await process.communicate(stdin)
-        return CniReply(process.returncode, json.loads(stdout) if stdout else {})
+        return await _reply(process, config)
 
     async def add(self, container: str, **options) -> CniReply:
         return await self.call("ADD", container, **options)
 
     async def delete(self, container: str, **options) -> CniReply:
         return await self.call("DEL", container, **options)
+
+
+class CalicoNode:
+    """A node with Calico's own calico-ipam. The API server has to know a Node of this name."""
+
+    def __init__(self, name: str, folder: Path, kubeconfig: Path):
+        self.name = name
+        self._kubeconfig = kubeconfig
+        self._lock = folder / f"{name}.lock"
+        self._program = build("calico-ipam")
+
+    async def add(self, container: str, pools: Sequence[str] = ()) -> CniReply:
+        return await self._call("ADD", container, pools)
+
+    async def delete(self, container: str) -> CniReply:
+        return await self._call("DEL", container, ())
+
+    async def _call(self, command: str, container: str, pools: Sequence[str]) -> CniReply:
+        variables = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": f"/run/netns/{container}",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": "/opt/cni/bin",
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}",
+            "PATH": os.defpath,
+        }
+        config = {
+            "cniVersion": "1.0.0",
+            "name": "podnet",
+            "type": "calico",
+            "nodename": self.name,
+            "datastore_type": "kubernetes",
+            "kubernetes": {"kubeconfig": str(self._kubeconfig)},
+            "ipam": {"type": "calico-ipam", "ipv4_pools": list(pools)},
+            "ipam_lock_file": str(self._lock),
+            "log_level": "error",
+        }
+        process = await asyncio.create_subprocess_exec(
+            self._program, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        return await _reply(process, config)
+
+
+async def _reply(process: asyncio.subprocess.Process, config: dict | bytes) -> CniReply:
+    stdin = config if isinstance(config, bytes) else json.dumps(config).encode()
+    stdout, _stderr = await process.communicate(stdin)
+    return CniReply(process.returncode, json.loads(stdout) if stdout else {})

@@ -120,6 +120,13 @@ class Pool:
             if self.block_cidr(index) not in taken:
                 yield index
 
+    def selects_node(self, labels):
+        """Whether nodeSelector matches a node's labels; a malformed selector matches none."""
+        try:
+            return bool(selector.parse(self.node_selector)(labels))
+        except selector.SelectorError:
+            return False
+
     def why_not_automatic(self, node_labels, namespace_labels):
         """Why the pool does not serve this node and namespace unasked; None when it does."""
         if self.assignment_mode != AUTOMATIC:

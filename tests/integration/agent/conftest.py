@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 from cluster.apiserver import ControlPlane
-from support.plane import AgentNode, client_of, install_definitions, json_kubeconfig, remove_everything
+from support.plane import AgentNode, CalicoNode, client_of, install_definitions, json_kubeconfig, remove_everything
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +42,18 @@ async def start_node(plane, client, tmp_path):
     yield start
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture
+async def calico_node(plane, client, tmp_path):
+    """Make a node that runs Calico's own IPAM plugin; its Node object goes with the test."""
+    kubeconfig = json_kubeconfig(plane, tmp_path / "calico-kubeconfig.json")
+    created = []
+
+    async def make(name: str) -> CalicoNode:
+        created.append(await client.create("/api/v1/nodes", {"metadata": {"name": name}}))
+        return CalicoNode(name, tmp_path, kubeconfig)
+
+    yield make
+    for obj in created:
+        await client.delete(f"/api/v1/nodes/{obj['metadata']['name']}", obj["metadata"]["uid"])

@@ -49,13 +49,24 @@ async def test_of_many_who_ask_for_one_address_at_once_one_gets_it(node, client)
     await settled(client, ["10.244.3.7"])
 
 
-async def test_an_address_in_the_block_of_another_node_is_refused(node, client, start_node):
+@pytest.mark.parametrize("strict", [True, False])
+async def test_an_address_in_the_block_of_another_node_is_lent_unless_affinity_is_strict(
+    node, client, start_node, strict
+):
+    spec = {"strictAffinity": strict, "autoAllocateBlocks": True}
+    await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
     other = await start_node("node-2")
     taken = await other.add("theirs", **asks("10.244.3.7"))
     assert taken.status == 0
+    await asyncio.sleep(0.3)
     reply = await node.add("ours", **asks("10.244.3.9"))
-    assert "belongs to another node than node-1" in reply.body["msg"]
-    assert await allocated(client) == {"10.244.3.7": "podnet.theirs"}
+    if strict:
+        assert "belongs to another node than node-1" in reply.body["msg"]
+        assert await allocated(client) == {"10.244.3.7": "podnet.theirs"}
+    else:
+        assert await allocated(client) == {"10.244.3.7": "podnet.theirs", "10.244.3.9": "podnet.ours"}
+        assert (await node.delete("ours")).status == 0
+        await settled(client, ["10.244.3.7"])
 
 
 async def test_a_reserved_address_is_given_to_who_asks_for_it(node, client):
