@@ -245,7 +245,7 @@ class BlockKeeper:
     def _enqueue(self, change: Change) -> Change:
         if self._perform(change):
             self._queue.append(change)
-            if self._writer is None:
+            if self._writer is None or self._writer.done():
                 self._writer = asyncio.get_running_loop().create_task(self._write_all())
         return change
 
@@ -301,7 +301,6 @@ class BlockKeeper:
                 log.exception("block %s: %s changes wait", self.cidr, len(self._queue))
             self._stale = True
             await backoff.pause()
-        self._writer = None
 
     async def _write(self) -> None:
         batch, block = await self._next_batch()

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,6 +30,8 @@
 #define DEFAULT_SPOOL "/var/lib/podnet-ipam/spool"
 #define SPOOL_VARIABLE "PODNET_IPAM_SPOOL"
 #define PREFIX "CNI_"
+/* The specification knows seven such variables. */
+#define MOST_PARTS 64
 
 /* Below the two minutes after which a kubelet gives up on a pod sandbox. */
 #define ANSWER_TIMEOUT_SECONDS 100
@@ -137,14 +140,37 @@ static int connect_agent(const char *path, int seconds)
     return -1;
 }
 
+/* In one call if it can be: the agent then finds all of it at once. */
 static int write_request(int fd)
 {
-    if (write_all(fd, "P1", 2) < 0)
-        return -1;
-    for (char **entry = environ; *entry; entry++)
-        if (strncmp(*entry, PREFIX, sizeof PREFIX - 1) == 0 && write_all(fd, *entry, strlen(*entry) + 1) < 0)
+    struct iovec parts[MOST_PARTS] = {{"P1", 2}};
+    int count = 1;
+
+    for (char **entry = environ; *entry; entry++) {
+        if (strncmp(*entry, PREFIX, sizeof PREFIX - 1) != 0)
+            continue;
+        if (count == MOST_PARTS - 2) {
+            errno = E2BIG;
             return -1;
-    return write_all(fd, "", 1) < 0 ? -1 : write_all(fd, input, input_size);
+        }
+        parts[count++] = (struct iovec){*entry, strlen(*entry) + 1};
+    }
+    parts[count++] = (struct iovec){"", 1};
+    parts[count++] = (struct iovec){input, input_size};
+
+    ssize_t written;
+    do
+        written = writev(fd, parts, count);
+    while (written < 0 && errno == EINTR);
+    if (written < 0)
+        return -1;
+    for (int i = 0; i < count; i++) {
+        size_t skip = (size_t)written < parts[i].iov_len ? (size_t)written : parts[i].iov_len;
+        if (write_all(fd, (char *)parts[i].iov_base + skip, parts[i].iov_len - skip) < 0)
+            return -1;
+        written -= (ssize_t)skip;
+    }
+    return 0;
 }
 
 /* Print the answer; return its exit status, or -1 when the stream ended before it began. */

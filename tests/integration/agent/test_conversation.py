@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 
 import pytest
 from support.plane import AgentNode, create_pool
@@ -94,12 +96,21 @@ async def test_garbage_on_the_socket_disturbs_nobody(node, request_bytes):
 
 
 async def test_clients_that_hang_do_not_keep_others_waiting(node):
-    hanging = [await asyncio.open_unix_connection(node.socket) for _client in range(200)]
-    for _reader, writer in hanging:
-        writer.write(b"P1CNI_COMMAND=ADD\0")
-    assert (await node.add("c1")).status == 0
-    for _reader, writer in hanging:
-        writer.close()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    hanging = []
+    try:
+        for number in range(min(10_000, most - 1000)):
+            client = socket.socket(socket.AF_UNIX)
+            hanging.append(client)
+            await asyncio.get_running_loop().run_in_executor(None, client.connect, str(node.socket))
+            client.send(b"P1CNI_COMMAND=ADD\0")
+            if number % 1000 == 0:
+                assert (await node.add(f"c{number}")).status == 0
+        assert (await node.add("last")).status == 0
+    finally:
+        for client in hanging:
+            client.close()
 
 
 async def test_a_request_of_any_size_that_a_pod_can_cause_is_served(node):
