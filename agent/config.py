@@ -7,6 +7,8 @@ kubeconfig  path of the kubeconfig, written as JSON
 socket      path of the Unix socket; only used when systemd does not hand one over
 store       the node's own record of its attachments
 spool       folder of the DELs that wait to be carried out (tombstones)
+results     folder in which the runtime's library keeps the results of its ADDs
+network     name of the pod network: what other plugins have served before is taken over as its attachments
 cooldown    seconds for which a freed address is not given out again
 grace       seconds for which a vanished pod keeps its address
 keep_blocks seconds for which an empty block is kept, unless it is the only one with room in its pool
@@ -31,6 +33,8 @@ class AgentConfig:
     socket: Path = Path("/run/podnet-ipam/agent.sock")
     store: Path = Path("/var/lib/podnet-ipam/store.sqlite")
     spool: Path = Path("/var/lib/podnet-ipam/spool")
+    results: Path = Path("/var/lib/cni/results")
+    network: str = ""
     routes: bool = False
     cooldown: float = 30.0
     grace: float = GRACE_SECONDS
@@ -56,5 +60,7 @@ class AgentConfig:
         for key in ("cooldown", "grace", "keep_blocks"):
             if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
                 raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
-        paths = {key: Path(values[key]) for key in ("kubeconfig", "socket", "store", "spool") if key in values}
+        paths = {
+            key: Path(values[key]) for key in ("kubeconfig", "socket", "store", "spool", "results") if key in values
+        }
         return cls(**{**values, **paths})

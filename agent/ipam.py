@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from .._core.assignment import Choice, Subject, choose
+from .._core.names import handle_id
 from .._core.pool import Pool
 from .._kube.errors import ApiError, Unreachable
 from .backoff import Backoff
@@ -34,6 +35,7 @@ from .errors import TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .lull import Lull
 from .node_blocks import NodeBlocks, Promise
+from .results import Running
 from .store import RELEASED, Row, Store, StoreError
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
@@ -85,16 +87,21 @@ class Ipam:
         self._lull = Lull()
         self._trouble = "it is slow"
 
-    async def start(self) -> None:
+    async def start(self, running: Iterable[Running], network: str) -> None:
         """Take over the blocks that this node has claimed, and finish what an earlier run did not get to store.
 
-        The watch caches must be complete.
+        What is `running` by the runtime's own record and known to nobody else is held from here on, too. What other
+        plugins have served counts at the first start only, as attachments of `network`: under that name their DEL will
+        come. The watch caches must be complete.
         """
         await self.blocks.start(self._store.resting())
         if self._store.is_new:
             await self.blocks.find_borrowed()
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             await self._recover(handle, list(rows))
+        for attachment in running:
+            if self._store.is_new or attachment.network == network:
+                await self._take_over(handle_id(network or attachment.network, attachment.container), attachment)
         log.info("%s blocks with %s attachments", len(self.blocks), len(self._held))
 
     def why_unable(self) -> str | None:
@@ -304,6 +311,30 @@ class Ipam:
             addresses = _by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
             self._held[handle] = Attachment(addresses, rows[0].secondary, rows[0].netns, time.monotonic())
         return bool(held)
+
+    async def _take_over(self, handle: str, attachment: Running) -> None:
+        """Hold the addresses of an attachment that runs here."""
+        if self.holding(handle):
+            return
+        secondary = {**attachment.owner, "node": self._node, "timestamp": _timestamp()}
+        taken = []
+        for address in attachment.addresses:
+            keeper = await self.blocks.take(address)
+            if keeper is None:
+                continue
+            ordinal = keeper.ordinal(address)
+            if keeper.claimed and keeper.holder(ordinal) is None:
+                taken.append((keeper, ordinal))
+            else:
+                owner = keeper.holder(ordinal) or "another node's block"
+                log.critical("container %s runs with address %s of %s", attachment.container, address, owner)
+        if taken:
+            keepers = [keeper for keeper, _ordinal in taken]
+            stored = self._mirror(handle, lambda: self._handles.ensure(handle, [keeper.cidr for keeper in keepers]))
+            changes = [keeper.restore(ordinal, handle, secondary, stored) for keeper, ordinal in taken]
+            self._hold(handle, keepers, changes, secondary, attachment.netns)
+            addresses = ", ".join(attachment.addresses)
+            log.warning("container %s runs with %s, which nobody held", attachment.container, addresses)
 
     def _note_holders(self, keeper: BlockKeeper) -> None:
         for ordinal, handle, owner in keeper.attachments:

@@ -26,6 +26,7 @@ from .config import AgentConfig
 from .errors import TRY_AGAIN_LATER, CniError
 from .ipam import Ipam
 from .protocol import Answer, Listener, Request
+from .results import running
 from .routes import keep_routes
 from .spool import Spool
 from .store import Store, StoreError
@@ -104,7 +105,8 @@ class Agent:
             if self._config.routes:
                 tasks.create_task(keep_routes(cluster, node))
             self._ipam = Ipam(cluster, node, self._store, self._config.cooldown, self._config.routes)
-            await self._retry(self._ipam.start)
+            attachments = list(running(self._config.results))
+            await self._retry(lambda: self._ipam.start(attachments, self._config.network))
             collector = Collector(self._ipam, self._client, node, self._config.grace)
             self._server = CniServer(self._ipam, cluster, node, collector)
             self._ready.set()

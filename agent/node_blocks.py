@@ -170,6 +170,19 @@ class NodeBlocks:
             raise CniError(EXHAUSTED, message)
         return keepers[0]
 
+    async def take(self, address: str) -> BlockKeeper | None:
+        """The keeper of an address's block, which is claimed if it is free; None when the address lies in no pool."""
+        pool = self._cluster.pool_of(address)
+        if pool is None:
+            return None
+        block = pool.block_of(address)
+        async with self._claiming:
+            if block not in self._keepers:
+                stored = await self._claims.claim_block(pool, block)
+                if stored is not None:
+                    return self._adopt(stored)
+        return next(iter(await self.keepers_of([block])), None)
+
     async def _find_more(self, subject: Subject, choice: Choice, asked: float) -> Promise:
         """A promise out of a block that this node has to get first, or of another node's block."""
         pools = ", ".join(f"{pool.name} ({pool.cidr})" for pool in choice.pools)

@@ -141,9 +141,17 @@ class AgentNode:
         self._config = self.folder / "agent.toml"
         self.store = self.folder / "store.sqlite"
         self.spool = self.folder / "spool"
-        paths = {"kubeconfig": kubeconfig, "socket": self.socket, "store": self.store, "spool": self.spool}
+        self.results = self.folder / "results"
+        paths = {
+            "kubeconfig": kubeconfig,
+            "socket": self.socket,
+            "store": self.store,
+            "spool": self.spool,
+            "results": self.results,
+        }
         lines = [
             f'node = "{name}"',
+            'network = "podnet"',
             *(f'{key} = "{path}"' for key, path in paths.items()),
             f"grace = {grace}",
             f"cooldown = {cooldown}",
