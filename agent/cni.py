@@ -207,7 +207,8 @@ class CniServer:
         configured = {4: plugin.get("ipv4_pools") or [], 6: plugin.get("ipv6_pools") or []}
         annotations = (call.config.get("runtimeConfig") or {}).get(_POD_ANNOTATIONS)
         if annotations is None:
-            annotations = await self._pod_annotations(call) if call.in_kubernetes else {}
+            asked = call.in_kubernetes and self._cluster.client.knows_pods
+            annotations = await self._pod_annotations(call) if asked else {}
         try:
             return await self._cluster.subject(self._node, namespace, name, annotations, configured)
         except NotFound:

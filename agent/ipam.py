@@ -34,7 +34,8 @@ from .errors import TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .lull import Lull
 from .node_blocks import NodeBlocks, Promise
-from .store import RELEASED, Row, Store, StoreError
+from .sqlite import StoreError
+from .store import RELEASED, Row, Store
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
 MOST_TRIES = 10
@@ -104,7 +105,8 @@ class Ipam:
             return "there is no enabled IP pool for workloads"
         away = self._cluster.client.seconds_away
         if away and not self.blocks.have_room:
-            return f"the API server has not answered for {away:.0f} s, and no block of node {self._node} has room"
+            place = self._cluster.client.name
+            return f"{place} has not answered for {away:.0f} s, and no block of node {self._node} has room"
         return None
 
     async def stop(self, seconds: float) -> None:
@@ -142,6 +144,7 @@ class Ipam:
             held = self.holding(handle)
             if held:
                 log.info("handle %s asks again", handle)
+                self._move(handle, netns)
                 return held
             choices = [each if isinstance(each, str) else choose(each, subject, self._cluster.pools) for each in wanted]
             secondary = {**attributes, "node": self._node, "timestamp": _timestamp()}
@@ -220,6 +223,13 @@ class Ipam:
         rows = [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
         return self._record(self._store.hold, handle, rows, secondary, netns)
 
+    def _move(self, handle: str, netns: str) -> None:
+        """A container that is started again after a reboot keeps its id, but not its network namespace."""
+        attachment = self._held[handle]
+        if netns and netns != attachment.netns:
+            self._held[handle] = replace(attachment, netns=netns, noted=time.monotonic())
+            self._record(self._store.move, handle, netns)
+
     def _take_back(self, handle: str, keepers: Sequence[BlockKeeper]) -> None:
         """Undo an assignment that is not answered, wherever it has got to."""
         changes = [keeper.release(handle) for keeper in keepers]
@@ -258,7 +268,7 @@ class Ipam:
                     return await write()
                 except (ApiError, Unreachable) as error:
                     self._trouble = str(error)
-                    log.warning("handle %s waits for the API server: %s", handle, error)
+                    log.warning("handle %s waits for %s: %s", handle, self._cluster.client.name, error)
                 except Exception:  # a bug: what is recorded here must not be lost with the task
                     log.exception("handle %s is not stored", handle)
                 await backoff.pause()
@@ -271,7 +281,8 @@ class Ipam:
         """Wait until all of `work` is stored, and raise what went wrong. What takes too long goes on by itself."""
         _done, pending = await asyncio.wait(work, timeout=WRITE_SECONDS)
         if pending:
-            message = f"{what}: not stored at the API server within {WRITE_SECONDS:.0f} s: {self._trouble}"
+            place = self._cluster.client.name
+            message = f"{what}: not stored at {place} within {WRITE_SECONDS:.0f} s: {self._trouble}"
             raise CniError(TRY_AGAIN_LATER, message, "see: journalctl -u podnet-ipam")
         for future in work:
             future.result()

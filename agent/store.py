@@ -3,8 +3,7 @@
 """The node's own record of its attachments, so that an answer need not wait for the API server.
 
 An address counts as given when its row is committed here, and as taken back when the row says so; the API server
-follows (ipam.py). Write-ahead logging with `synchronous=NORMAL`: a commit survives the death of the process. A power
-failure may lose the last ones, but after it no pod of this node is running either.
+follows (ipam.py).
 
 Bitmaps and blocks are not kept here: they are read from the API server, and these rows are applied to them.
 """
@@ -19,8 +18,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .sqlite import connect, transaction
+
 HELD, RELEASED = "held", "released"
-StoreError = sqlite3.Error
 _SCHEMA = 2
 
 log = logging.getLogger(__name__)
@@ -49,16 +49,16 @@ class Store:
 
         OSError when the folder does not exist or cannot be written.
         """
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"the store {path} cannot be made: its folder does not exist")
         self._path = path
         # Whether it starts without a record, so that only the API server knows what this node holds.
         self.is_new = not path.exists()
         try:
             self._connection = self._open()
+        except sqlite3.OperationalError:  # a full disk or a lock, which an empty file would not mend
+            raise
         except sqlite3.DatabaseError as error:
             aside = path.with_name(f"{path.name}.damaged")
-            log.error("the store %s is damaged (%s): moved to %s, starting with an empty one", path, error, aside)
+            log.error("the store is damaged (%s): moved to %s, starting with an empty one", error, aside)
             path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -79,16 +79,21 @@ class Store:
         """Record that `handle` holds the (block, ordinal) pairs, and nothing else."""
         encoded = json.dumps(secondary)
         rows = [(handle, block, ordinal, encoded, HELD, netns) for block, ordinal in addresses]
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.execute("DELETE FROM attachments WHERE handle = ?", (handle,))
             self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def move(self, handle: str, netns: str) -> None:
+        """Record that the attachment's network namespace is another one now."""
+        with transaction(self._connection):
+            self._connection.execute("UPDATE attachments SET netns = ? WHERE handle = ?", (netns, handle))
 
     def release(self, handle: str, rest: float = 0) -> None:
         """Record that whatever `handle` holds is free, and has to be freed at the API server.
 
         For `rest` seconds from now its addresses are not to be given out again.
         """
-        with self._transaction():
+        with transaction(self._connection):
             if rest:
                 self._connection.execute("DELETE FROM resting WHERE until < ?", (time.time(),))
                 query = "INSERT OR REPLACE INTO resting SELECT block, ordinal, ? FROM attachments WHERE handle = ?"
@@ -103,18 +108,13 @@ class Store:
 
     def forget(self, handle: str) -> None:
         """Drop what was released, once the API server knows. A row held anew stays."""
-        with self._transaction():
+        with transaction(self._connection):
             query = "DELETE FROM attachments WHERE handle = ? AND state = ?"
             self._connection.execute(query, (handle, RELEASED))
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None)
+        connection = connect(self._path)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            [[verdict]] = connection.execute("PRAGMA quick_check(1)").fetchall()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
             [[version]] = connection.execute("PRAGMA user_version").fetchall()
             if version not in (0, 1, _SCHEMA):
                 raise sqlite3.DatabaseError(f"schema {version} is not the supported {_SCHEMA}")
@@ -133,22 +133,3 @@ class Store:
             connection.close()
             raise
         return connection
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._connection)
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE to COMMIT, or to ROLLBACK when anything in between fails."""
-
-    def __init__(self, connection: sqlite3.Connection):
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, error_type, error, traceback) -> None:
-        if error_type is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")

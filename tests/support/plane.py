@@ -128,7 +128,9 @@ class AgentNode:
         self,
         name: str,
         folder: Path,
-        kubeconfig: Path,
+        kubeconfig: Path | None = None,
+        *,
+        pools_file: Path | None = None,
         grace: float = 60.0,
         cooldown: float = 0,
         keep_blocks: float = 900.0,
@@ -141,10 +143,13 @@ class AgentNode:
         self._config = self.folder / "agent.toml"
         self.store = self.folder / "store.sqlite"
         self.spool = self.folder / "spool"
-        paths = {"kubeconfig": kubeconfig, "socket": self.socket, "store": self.store, "spool": self.spool}
+        self.datastore = self.folder / "datastore.sqlite"
+        # One of the first two is given.
+        paths = {"kubeconfig": kubeconfig, "pools_file": pools_file, "datastore": self.datastore}
+        paths |= {"socket": self.socket, "store": self.store, "spool": self.spool}
         lines = [
             f'node = "{name}"',
-            *(f'{key} = "{path}"' for key, path in paths.items()),
+            *(f'{key} = "{path}"' for key, path in paths.items() if path),
             f"grace = {grace}",
             f"cooldown = {cooldown}",
             f"keep_blocks = {keep_blocks}",
@@ -160,6 +165,9 @@ class AgentNode:
                 assert self._process.poll() is None, self.log.read_text()
                 await asyncio.sleep(0.02)
         return self
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
