@@ -140,7 +140,7 @@ class AgentNode:
         self.folder.mkdir(exist_ok=True)
         self.socket = self.folder / "agent.sock"
         self.log = self.folder / "agent.log"
-        self._config = self.folder / "agent.toml"
+        self.config = self.folder / "agent.toml"
         self.store = self.folder / "store.sqlite"
         self.spool = self.folder / "spool"
         self.datastore = self.folder / "datastore.sqlite"
@@ -154,19 +154,19 @@ class AgentNode:
             f"cooldown = {cooldown}",
             f"keep_blocks = {keep_blocks}",
         ]
-        self._config.write_text("\n".join(lines))
+        self.config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
 
     async def start(self) -> AgentNode:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([*BOUND, AGENT, "--config", self._config], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*BOUND, AGENT, "--config", self.config], stdout=log, stderr=log)
         async with asyncio.timeout(READY_SECONDS):
             while "ready: node" not in self.log.read_text():
                 assert self._process.poll() is None, self.log.read_text()
                 await asyncio.sleep(0.02)
         return self
 
-    def signal(self, number: signal.Signals) -> None:
+    def tell(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
