@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from .._core.assignment import Choice, Subject
 from .._core.names import cidr_name
@@ -206,7 +207,8 @@ class NodeBlocks:
 
     async def _claim(self, choice: Choice, asked: float) -> Promise | None:
         """Claim a block that nobody has, else an empty one of another node."""
-        for get in (self._claims.claim, self._claims.reclaim):
+        own = [cidr for cidr, keeper in self._keepers.items() if keeper.claimed]
+        for get in (partial(self._claims.claim, own=own), self._claims.reclaim):
             for pool in choice.pools:
                 block = await get(pool, asked)
                 if block is None:
