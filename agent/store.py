@@ -14,14 +14,31 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from .resting import FOR_NOBODY, Keep
 from .sqlite import connect, transaction
 
 HELD, RELEASED = "held", "released"
-_SCHEMA = 2
+# What brings a file of each earlier version, an empty one first, to the next one.
+_SCHEMA_STEPS = (
+    (
+        "CREATE TABLE attachments (handle TEXT, block TEXT, ordinal INTEGER, secondary TEXT, state TEXT,"
+        " PRIMARY KEY (handle, block)) WITHOUT ROWID",
+    ),
+    (
+        "ALTER TABLE attachments ADD COLUMN netns TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE resting (block TEXT, ordinal INTEGER, until REAL, PRIMARY KEY (block, ordinal)) WITHOUT ROWID",
+    ),
+    (
+        "ALTER TABLE attachments ADD COLUMN keep_pod TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE attachments ADD COLUMN keep_seconds REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE resting ADD COLUMN pod TEXT NOT NULL DEFAULT ''",
+    ),
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +47,8 @@ log = logging.getLogger(__name__)
 class Row:
     """An address of an attachment: held, or released but perhaps not yet at the API server.
 
-    `netns` is the path of the attachment's network namespace, empty where the runtime named none.
+    `netns` is the path of the attachment's network namespace, empty where the runtime named none. `keep`: whom the
+    address is kept for once it is released.
     """
 
     handle: str
@@ -39,6 +57,7 @@ class Row:
     secondary: dict[str, str]
     state: str
     netns: str
+    keep: Keep
 
 
 class Store:
@@ -69,19 +88,27 @@ class Store:
         self._connection.close()
 
     def rows(self) -> Iterator[Row]:
-        query = "SELECT handle, block, ordinal, secondary, state, netns FROM attachments ORDER BY handle, block"
-        for handle, block, ordinal, secondary, state, netns in self._connection.execute(query):
-            yield Row(handle, block, ordinal, json.loads(secondary), state, netns)
+        columns = "handle, block, ordinal, secondary, state, netns, keep_pod, keep_seconds"
+        for *key, secondary, state, netns, pod, seconds in self._connection.execute(
+            f"SELECT {columns} FROM attachments ORDER BY handle, block"
+        ):
+            yield Row(*key, json.loads(secondary), state, netns, Keep(pod, seconds))
 
     def hold(
-        self, handle: str, addresses: Iterable[tuple[str, int]], secondary: dict[str, str], netns: str = ""
+        self,
+        handle: str,
+        addresses: Sequence[tuple[str, int]],
+        secondary: dict[str, str],
+        netns: str = "",
+        keep: Keep = FOR_NOBODY,
     ) -> None:
-        """Record that `handle` holds the (block, ordinal) pairs, and nothing else."""
+        """Record that `handle` holds the (block, ordinal) pairs, and nothing else; they rest no longer."""
         encoded = json.dumps(secondary)
-        rows = [(handle, block, ordinal, encoded, HELD, netns) for block, ordinal in addresses]
+        rows = [(handle, *address, encoded, HELD, netns, keep.pod, keep.seconds) for address in addresses]
         with transaction(self._connection):
             self._connection.execute("DELETE FROM attachments WHERE handle = ?", (handle,))
-            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("DELETE FROM resting WHERE block = ? AND ordinal = ?", addresses)
 
     def move(self, handle: str, netns: str) -> None:
         """Record that the attachment's network namespace is another one now."""
@@ -91,20 +118,28 @@ class Store:
     def release(self, handle: str, rest: float = 0) -> None:
         """Record that whatever `handle` holds is free, and has to be freed at the API server.
 
-        For `rest` seconds from now its addresses are not to be given out again.
+        For `rest` seconds from now, or as long as they are kept for a pod if that is longer, its addresses are not to
+        be given out again.
         """
+        now = time.time()
         with transaction(self._connection):
-            if rest:
-                self._connection.execute("DELETE FROM resting WHERE until < ?", (time.time(),))
-                query = "INSERT OR REPLACE INTO resting SELECT block, ordinal, ? FROM attachments WHERE handle = ?"
-                self._connection.execute(query, (time.time() + rest, handle))
+            self._connection.execute("DELETE FROM resting WHERE until < ?", (now,))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO resting SELECT block, ordinal, ? + max(?, keep_seconds), keep_pod"
+                " FROM attachments WHERE handle = ? AND state = ? AND max(?, keep_seconds) > 0",
+                (now, rest, handle, HELD, rest),
+            )
             self._connection.execute("UPDATE attachments SET state = ? WHERE handle = ?", (RELEASED, handle))
 
-    def resting(self) -> list[tuple[str, int, float]]:
-        """(block, ordinal, seconds that are left) of the addresses that still rest; more seconds if clocks jumped."""
+    def resting(self) -> list[tuple[str, int, Keep]]:
+        """(block, ordinal, for whom and for how long from now) of the addresses that still rest.
+
+        A clock that jumped back makes it longer.
+        """
         now = time.time()
-        query = "SELECT block, ordinal, until FROM resting WHERE until > ?"
-        return [(block, ordinal, until - now) for block, ordinal, until in self._connection.execute(query, (now,))]
+        query = "SELECT block, ordinal, until, pod FROM resting WHERE until > ?"
+        rows = self._connection.execute(query, (now,))
+        return [(block, ordinal, Keep(pod, until - now)) for block, ordinal, until, pod in rows]
 
     def forget(self, handle: str) -> None:
         """Drop what was released, once the API server knows. A row held anew stays."""
@@ -116,19 +151,12 @@ class Store:
         connection = connect(self._path)
         try:
             [[version]] = connection.execute("PRAGMA user_version").fetchall()
-            if version not in (0, 1, _SCHEMA):
-                raise sqlite3.DatabaseError(f"schema {version} is not the supported {_SCHEMA}")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS attachments (handle TEXT, block TEXT, ordinal INTEGER, secondary TEXT,"
-                " state TEXT, netns TEXT NOT NULL DEFAULT '', PRIMARY KEY (handle, block)) WITHOUT ROWID"
-            )
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS resting (block TEXT, ordinal INTEGER, until REAL,"
-                " PRIMARY KEY (block, ordinal)) WITHOUT ROWID"
-            )
-            if version == 1:
-                connection.execute("ALTER TABLE attachments ADD COLUMN netns TEXT NOT NULL DEFAULT ''")
-            connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+            if version > len(_SCHEMA_STEPS):
+                raise sqlite3.DatabaseError(f"schema {version} is newer than the supported {len(_SCHEMA_STEPS)}")
+            with transaction(connection):
+                for statement in chain.from_iterable(_SCHEMA_STEPS[version:]):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {len(_SCHEMA_STEPS)}")
         except BaseException:
             connection.close()
             raise
