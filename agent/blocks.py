@@ -73,6 +73,11 @@ class Change:
     def ready(self) -> bool:
         return self.after is None or self.after.done()
 
+    @property
+    def failed(self) -> bool:
+        """Whether it will not be stored; where nothing has to be waited for, it may be stored already."""
+        return self.done.done() and self.done.exception() is not None
+
     def settle(self, error: Exception | None = None) -> None:
         if self.done.done():
             return

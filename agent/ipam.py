@@ -189,7 +189,7 @@ class Ipam:
         changes = [
             promise.keeper.assign(handle, new.owner, stored, promise.ordinal, promise.borrowed) for promise in promises
         ]
-        if any(change.done.done() for change in changes):  # an address that two asked for at once went to the other
+        if any(change.failed for change in changes):  # an address that two asked for at once went to the other
             self._take_back(handle, keepers, new.keep)
             return False
         recorded = self._hold(handle, keepers, changes, new)
