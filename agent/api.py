@@ -76,7 +76,13 @@ def _tls(cluster: dict, user: dict) -> ssl.SSLContext:
 
 
 class Client:
-    """A pool of connections to one API server. Objects are plain dicts; integers keep their 64 bits."""
+    """A pool of connections to one API server. Objects are plain dicts; integers keep their 64 bits.
+
+    `name` is what messages call it. `knows_pods`: whether it can be asked about pods.
+    """
+
+    name = "the API server"
+    knows_pods = True
 
     def __init__(self, credentials: Credentials):
         headers = {"Accept": "application/json", "User-Agent": "podnet-ipam"}

@@ -17,8 +17,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from .._core.block import Block
@@ -28,6 +26,7 @@ from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
 from .backoff import Backoff
 from .handles import delete_softly
+from .resting import FOR_NOBODY, Keep, Resting
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class Change:
     `done` is set when it is stored, with the ordinals that it concerns. It is not stored before `after` is done: for an
     assignment, the writing of its handle. `wanted` is the ordinal that it has to be, if it has to be a certain one.
     A `borrowed` address may be one of a block of another node. Once `answered`, the runtime knows the address and it
-    can no longer be exchanged for another.
+    can no longer be exchanged for another. `keep` says whom a release keeps the address for.
     """
 
     def __init__(
@@ -52,12 +51,14 @@ class Change:
         after: asyncio.Future | None = None,
         wanted: int | None = None,
         borrowed: bool = False,
+        keep: Keep = FOR_NOBODY,
     ):
         self.handle = handle
         self.secondary = secondary
         self.after = after
         self.wanted = wanted
         self.borrowed = borrowed
+        self.keep = keep
         self.ordinals: list[int] = [] if wanted is None else [wanted]
         self.answered = False
         self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
@@ -71,6 +72,11 @@ class Change:
     @property
     def ready(self) -> bool:
         return self.after is None or self.after.done()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it will not be stored; where nothing has to be waited for, it may be stored already."""
+        return self.done.done() and self.done.exception() is not None
 
     def settle(self, error: Exception | None = None) -> None:
         if self.done.done():
@@ -108,8 +114,7 @@ class BlockKeeper:
         self._writer: asyncio.Task | None = None
         self._stale = False
         self._cooldown = cooldown
-        # (when it ends, ordinals), the earliest first.
-        self._resting: deque[tuple[float, list[int]]] = deque()
+        self._resting = Resting()
         self.promised = 0
         self.claimed = False
         self._load(stored)
@@ -151,16 +156,27 @@ class BlockKeeper:
     def rest_seconds(self) -> float | None:
         """How long the address that is the next to have rested still rests; None when none rests."""
         self._wake()
-        return self._resting[0][0] - time.monotonic() if self._resting else None
+        return self._resting.seconds
 
-    def rest(self, ordinals: list[int], seconds: float) -> None:
-        """Give out none of these unasked for some time. Calls come in the order in which that time ends."""
-        self._resting.append((time.monotonic() + seconds, ordinals))
+    def rest(self, ordinals: list[int], seconds: float, pod: str = "") -> None:
+        """Give out none of these for some time, but to who asks for it, or to the pod that it is kept for."""
+        self._resting.add(ordinals, seconds, pod)
         self._block.rest(ordinals)
 
     def _wake(self) -> None:
-        while self._resting and self._resting[0][0] <= time.monotonic():
-            self._block.wake(self._resting.popleft()[1])
+        self._block.wake(self._resting.take_rested())
+
+    def kept_for(self, pod: str) -> int | None:
+        """The ordinal of this node's own block that is kept for a pod and may be given to it, if there is one."""
+        self._wake()
+        kept = self._resting.kept_for(pod) if self.claimed and self._block.affinity == self._affinity else []
+        reserved = set(self._reserved(self.cidr)) if kept else set()
+        return next((ordinal for ordinal in kept if ordinal not in reserved and self.holder(ordinal) is None), None)
+
+    def kept(self, ordinal: int) -> str:
+        """The pod that a free address is kept for, as a text; empty when it is for nobody."""
+        self._wake()
+        return self._resting.pod(ordinal)
 
     @property
     def stored_in_use(self) -> bool:
@@ -238,9 +254,9 @@ class BlockKeeper:
         change.answered = True
         return self._enqueue(change)
 
-    def release(self, handle: str, after: asyncio.Future | None = None) -> Change:
+    def release(self, handle: str, after: asyncio.Future | None = None, keep: Keep = FOR_NOBODY) -> Change:
         """Free all that `handle` holds here; `done` gives the ordinals, [] when it held none."""
-        return self._enqueue(Change(handle, None, after))
+        return self._enqueue(Change(handle, None, after, keep=keep))
 
     def _enqueue(self, change: Change) -> Change:
         if self._perform(change):
@@ -253,8 +269,9 @@ class BlockKeeper:
         """Carry out a change in memory. Return whether it has to be stored."""
         if not change.is_assignment:
             freed = self._block.release(change.handle)
-            if freed and self._cooldown:
-                self.rest(freed, self._cooldown)
+            rest = max(self._cooldown, change.keep.seconds)
+            if freed and rest:
+                self.rest(freed, rest, change.keep.pod)
             change.ordinals = freed or change.ordinals
             if change.ordinals or self._stale:
                 return True
@@ -264,7 +281,8 @@ class BlockKeeper:
         if held:
             change.ordinals = held
         elif change.ordinals and self._block.assign_ordinal(change.ordinals[0], change.handle, change.secondary):
-            pass
+            self._resting.remove(change.ordinals[0])
+            self._block.wake(change.ordinals)
         elif change.answered:
             log.critical(
                 "address %s is held by %s here but by someone else at the API server",
@@ -379,6 +397,5 @@ class BlockKeeper:
         spec = stored["spec"]
         self._stored = stored
         self._block = Block(spec, self._reserved(spec["cidr"]))
-        for _until, ordinals in self._resting:
-            self._block.rest(ordinals)
+        self._block.rest(list(self._resting))
         self._base = ipaddress.ip_network(spec["cidr"]).network_address

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
 
 from .._core.block import Block
@@ -41,12 +41,12 @@ class Claims:
         self._cluster = cluster
         self._node = node
 
-    async def claim(self, pool: Pool, asked: float) -> dict | None:
+    async def claim(self, pool: Pool, asked: float, own: Iterable[str]) -> dict | None:
         """Claim a free block of the pool and return the stored IPAMBlock, or None when every block is taken.
 
-        `asked` as in `blocks_of`.
+        `asked` as in `blocks_of`; `own` are the blocks that this node has, of which the cache may not know yet.
         """
-        taken = self._cluster.claimed_cidrs()
+        taken = self._cluster.claimed_cidrs().union(own)
         for index in pool.block_order(self._node, taken):
             cidr = pool.block_cidr(index)
             block = await self.claim_block(pool, cidr)

@@ -28,6 +28,7 @@ from .._core.assignment import (
     addresses,
     families,
     parse_addresses,
+    sticky_seconds,
 )
 from .._core.names import OBJECT_NAME, handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
@@ -46,6 +47,7 @@ from .errors import (
 )
 from .ipam import Address, Ipam
 from .protocol import Answer, Request
+from .resting import FOR_NOBODY, Keep
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 _LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
@@ -140,7 +142,9 @@ class CniServer:
         plugin = call.config.get("ipam") or {}
         wanted = self._addresses(call, subject) or families(subject, _configured_families(plugin))
         attributes = {"namespace": subject.namespace, "pod": subject.name} if call.in_kubernetes else {}
-        held = await self._ipam.assign(call.handle, subject, wanted, attributes, call.netns)
+        seconds = sticky_seconds(subject) if call.in_kubernetes else 0
+        keep = Keep(f"{subject} of network {call.network}", seconds) if seconds else FOR_NOBODY
+        held = await self._ipam.assign(call.handle, subject, wanted, attributes, call.netns, keep)
         log.info(
             "ADD %s container=%s addresses=%s pools=%s ms=%.1f",
             subject,
@@ -207,7 +211,8 @@ class CniServer:
         configured = {4: plugin.get("ipv4_pools") or [], 6: plugin.get("ipv6_pools") or []}
         annotations = (call.config.get("runtimeConfig") or {}).get(_POD_ANNOTATIONS)
         if annotations is None:
-            annotations = await self._pod_annotations(call) if call.in_kubernetes else {}
+            asked = call.in_kubernetes and self._cluster.client.knows_pods
+            annotations = await self._pod_annotations(call) if asked else {}
         try:
             return await self._cluster.subject(self._node, namespace, name, annotations, configured)
         except NotFound:

@@ -4,16 +4,18 @@
 from time to time on its own.
 
 On its own it asks two witnesses, the attachment's network namespace and the pod at the API server, and frees only what
-both have called gone for the whole of a grace period. An attachment that is younger than that is left alone.
+both have called gone for the whole of a grace period. An attachment that is younger than that is left alone. Where
+there is only one witness (no cluster, no pod, or a network namespace that is not known) it takes ten times as long;
+where there is none, only the runtime's word counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Container
-from pathlib import Path
 
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .api import Client
@@ -21,7 +23,6 @@ from .errors import TRY_AGAIN_LATER, CniError
 from .ipam import Attachment, Ipam
 
 GRACE_SECONDS = 60.0
-# Without a network namespace to look at, which only a lost store does, the API server is the only witness.
 _PATIENCE_WITH_ONE_WITNESS = 10
 
 log = logging.getLogger(__name__)
@@ -74,19 +75,29 @@ class Collector:
         suspects = {
             handle: attachment
             for handle, attachment in list(self._ipam.attachments.items())
-            if attachment.owner.get("pod") and self._is_old(attachment) and not _exists(attachment.netns)
+            if self._witnesses(attachment) and self._is_old(attachment) and not _exists(attachment.netns)
         }
         now = time.monotonic()
         self._suspected = {handle: self._suspected.get(handle, now) for handle in suspects}
         for handle, attachment in suspects.items():
-            patience = self._grace * (1 if attachment.netns else _PATIENCE_WITH_ONE_WITNESS)
+            patience = self._grace * (1 if self._witnesses(attachment) == 2 else _PATIENCE_WITH_ONE_WITNESS)
             if now - self._suspected[handle] >= patience and await self._is_gone(attachment):
                 freed = await self._ipam.release(handle)
-                namespace, pod = attachment.owner.get("namespace"), attachment.owner["pod"]
-                log.warning("pod %s/%s has vanished: freed %s of handle %s", namespace, pod, ", ".join(freed), handle)
+                owner = "pod {namespace}/{pod}" if attachment.owner.get("pod") else "a container"
+                who = owner.format_map(attachment.owner)
+                log.warning("%s has vanished: freed %s of handle %s", who, ", ".join(freed), handle)
+
+    def _witnesses(self, attachment: Attachment) -> int:
+        return bool(attachment.netns) + self._has_pod(attachment)
+
+    def _has_pod(self, attachment: Attachment) -> bool:
+        """Whether there is a pod that the API server can be asked for."""
+        return bool(self._client.knows_pods and attachment.owner.get("pod"))
 
     async def _is_gone(self, attachment: Attachment) -> bool:
         """Whether the API server knows no pod of this node that still has one of the addresses, or is to get one."""
+        if not self._has_pod(attachment):
+            return True
         namespace, name = attachment.owner.get("namespace"), attachment.owner["pod"]
         try:
             pod = await self._client.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
@@ -100,5 +111,13 @@ class Collector:
 
 
 def _exists(netns: str) -> bool:
-    """Whether the network namespace is still there; False as well where it is not known."""
-    return bool(netns) and Path(netns).exists()
+    """Whether the network namespace is still there, or may be; False as well where its path is not known."""
+    if not netns:
+        return False
+    try:
+        os.stat(netns)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # `/proc/<pid>/ns/net` of a process that the agent may not look into
+        pass
+    return True

@@ -4,6 +4,8 @@
 
 node        name of this node's Node object
 kubeconfig  path of the kubeconfig, written as JSON
+pools_file  in place of kubeconfig, where there is no cluster: path of the file that declares the pools (pools_file.py)
+datastore   with pools_file: where blocks and claims are kept
 socket      path of the Unix socket; only used when systemd does not hand one over
 store       the node's own record of its attachments
 spool       folder of the DELs that wait to be carried out (tombstones)
@@ -25,11 +27,15 @@ import tomllib
 from .collector import GRACE_SECONDS
 from .node_blocks import KEEP_BLOCKS_SECONDS
 
+_PATHS = {"kubeconfig", "pools_file", "datastore", "socket", "store", "spool", "results"}
+
 
 @dataclass(frozen=True)
 class AgentConfig:
     node: str
-    kubeconfig: Path
+    kubeconfig: Path | None = None
+    pools_file: Path | None = None
+    datastore: Path = Path("/var/lib/podnet-ipam/datastore.sqlite")
     socket: Path = Path("/run/podnet-ipam/agent.sock")
     store: Path = Path("/var/lib/podnet-ipam/store.sqlite")
     spool: Path = Path("/var/lib/podnet-ipam/spool")
@@ -52,7 +58,9 @@ class AgentConfig:
         unknown = values.keys() - known
         if unknown:
             raise ValueError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(known))}")
-        for key in ("node", "kubeconfig"):
+        if len(values.keys() & {"kubeconfig", "pools_file"}) != 1:
+            raise ValueError(f"{path}: either kubeconfig or, where there is no cluster, pools_file must be given")
+        for key in ("node", *(values.keys() & _PATHS)):
             if not isinstance(values.get(key), str) or not values[key]:
                 raise ValueError(f"{path}: {key} must be a text that is not empty")
         if not isinstance(values.get("routes", False), bool):
@@ -60,7 +68,5 @@ class AgentConfig:
         for key in ("cooldown", "grace", "keep_blocks"):
             if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
                 raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
-        paths = {
-            key: Path(values[key]) for key in ("kubeconfig", "socket", "store", "spool", "results") if key in values
-        }
+        paths = {key: Path(values[key]) for key in values.keys() & _PATHS}
         return cls(**{**values, **paths})

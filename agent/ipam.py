@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -35,8 +35,10 @@ from .errors import TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .lull import Lull
 from .node_blocks import NodeBlocks, Promise
+from .resting import FOR_NOBODY, Keep
 from .results import Running
-from .store import RELEASED, Row, Store, StoreError
+from .sqlite import StoreError
+from .store import RELEASED, Row, Store
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
 MOST_TRIES = 10
@@ -60,13 +62,14 @@ class Attachment:
     """What a handle holds: `addresses`, the IPv4 one first; the owner attributes that are stored with them.
 
     `netns` is the path of its network namespace, empty where it is not known. `noted` is when this agent learnt of it,
-    in seconds of the monotonic clock.
+    in seconds of the monotonic clock. `keep` says whom its addresses are kept for when they are freed.
     """
 
     addresses: tuple[Address, ...]
     owner: dict[str, str]
     netns: str
     noted: float
+    keep: Keep = FOR_NOBODY
 
 
 class Ipam:
@@ -111,7 +114,8 @@ class Ipam:
             return "there is no enabled IP pool for workloads"
         away = self._cluster.client.seconds_away
         if away and not self.blocks.have_room:
-            return f"the API server has not answered for {away:.0f} s, and no block of node {self._node} has room"
+            place = self._cluster.client.name
+            return f"{place} has not answered for {away:.0f} s, and no block of node {self._node} has room"
         return None
 
     async def stop(self, seconds: float) -> None:
@@ -138,22 +142,26 @@ class Ipam:
         wanted: Sequence[int] | Sequence[str],
         attributes: dict[str, str],
         netns: str = "",
+        keep: Keep = FOR_NOBODY,
     ) -> tuple[Address, ...]:
         """One address for each of `wanted`, which are address families or very addresses; all of them or none.
 
-        The same attachment asked twice gets the same answer. AssignmentError when no pool serves the pod, CniError
-        when those that do have no address left or when nothing could be written in time.
+        `keep`: whose kept addresses it gets, and whom its own are kept for when they are freed. The same attachment
+        asked twice gets the same answer. AssignmentError when no pool serves the pod, CniError when those that do have
+        no address left or when nothing could be written in time.
         """
         self._lull.request()
         async with self._turn(handle):
             held = self.holding(handle)
             if held:
                 log.info("handle %s asks again", handle)
+                self._move(handle, netns)
                 return held
             choices = [each if isinstance(each, str) else choose(each, subject, self._cluster.pools) for each in wanted]
-            secondary = {**attributes, "node": self._node, "timestamp": _timestamp()}
+            owner = {**attributes, "node": self._node, "timestamp": _timestamp()}
+            new = Attachment((), owner, netns, time.monotonic(), keep)
             for _try in range(MOST_TRIES):
-                if await self._assign_once(handle, subject, choices, secondary, netns):
+                if await self._assign_once(handle, subject, choices, new):
                     return self.holding(handle)
             raise CniError(TRY_AGAIN_LATER, f"{subject}: others took every block with room first, {MOST_TRIES} times")
 
@@ -168,7 +176,8 @@ class Ipam:
             keepers = await self.blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
             gathered = asyncio.ensure_future(self._lull.wait()) if recorded else None
-            changes = [keeper.release(handle, gathered) for keeper in keepers]
+            keep = self._held[handle].keep if held else FOR_NOBODY
+            changes = [keeper.release(handle, gathered, keep) for keeper in keepers]
             mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
             if not recorded:
                 await self._in_time([mirrored], f"handle {handle}")
@@ -176,21 +185,21 @@ class Ipam:
             return tuple(address.address for address in held)
 
     async def _assign_once(
-        self, handle: str, subject: Subject, choices: Sequence[Choice | str], secondary: dict, netns: str
+        self, handle: str, subject: Subject, choices: Sequence[Choice | str], new: Attachment
     ) -> bool:
         """One try at an address of each choice. False when a block turned out to be unusable."""
-        promises = await self.blocks.promise_all(subject, choices)
+        promises = await self.blocks.promise_all(subject, choices, new.keep.pod)
         keepers = [promise.keeper for promise in promises]
         local_first = self._may_answer_first(handle, promises)
         cidrs = [keeper.cidr for keeper in keepers]
         stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)
         changes = [
-            promise.keeper.assign(handle, secondary, stored, promise.ordinal, promise.borrowed) for promise in promises
+            promise.keeper.assign(handle, new.owner, stored, promise.ordinal, promise.borrowed) for promise in promises
         ]
-        if any(change.done.done() for change in changes):  # an address that two asked for at once went to the other
-            self._take_back(handle, keepers)
+        if any(change.failed for change in changes):  # an address that two asked for at once went to the other
+            self._take_back(handle, keepers, new.keep)
             return False
-        recorded = self._hold(handle, keepers, changes, secondary, netns)
+        recorded = self._hold(handle, keepers, changes, new)
         if local_first and recorded:
             for change in changes:
                 change.answered = True
@@ -198,14 +207,14 @@ class Ipam:
         try:
             await self._in_time([change.done for change in changes], str(subject))
         except BaseException as error:
-            self._take_back(handle, keepers)
+            self._take_back(handle, keepers, new.keep)
             if isinstance(error, BlockUnusableError):
                 return False
             raise
         for change in changes:
             change.answered = True
         # A block that was read again may have given another address.
-        self._hold(handle, keepers, changes, secondary, netns)
+        self._hold(handle, keepers, changes, new)
         return True
 
     def _may_answer_first(self, handle: str, promises: Sequence[Promise]) -> bool:
@@ -217,19 +226,24 @@ class Ipam:
         safe = all(promise.keeper.stored_in_use and not promise.borrowed for promise in promises)
         return strict and safe and handle not in self._mirroring
 
-    def _hold(
-        self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], secondary: dict, netns: str
-    ) -> bool:
+    def _hold(self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], new: Attachment) -> bool:
         """Note what the attachment holds now. Return whether the store has it."""
         pairs = list(zip(keepers, (change.ordinals[0] for change in changes), strict=True))
         addresses = tuple(self._address(keeper, ordinal) for keeper, ordinal in pairs)
-        self._held[handle] = Attachment(addresses, secondary, netns, time.monotonic())
+        self._held[handle] = replace(new, addresses=addresses, noted=time.monotonic())
         rows = [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
-        return self._record(self._store.hold, handle, rows, secondary, netns)
+        return self._record(self._store.hold, handle, rows, new.owner, new.netns, new.keep)
 
-    def _take_back(self, handle: str, keepers: Sequence[BlockKeeper]) -> None:
-        """Undo an assignment that is not answered, wherever it has got to."""
-        changes = [keeper.release(handle) for keeper in keepers]
+    def _move(self, handle: str, netns: str) -> None:
+        """A container that is started again after a reboot keeps its id, but not its network namespace."""
+        attachment = self._held[handle]
+        if netns and netns != attachment.netns:
+            self._held[handle] = replace(attachment, netns=netns, noted=time.monotonic())
+            self._record(self._store.move, handle, netns)
+
+    def _take_back(self, handle: str, keepers: Sequence[BlockKeeper], keep: Keep) -> None:
+        """Undo an assignment that is not answered, wherever it has got to. The next try gets what was kept for it."""
+        changes = [keeper.release(handle, keep=keep) for keeper in keepers]
         cidrs = [keeper.cidr for keeper in keepers]
         self._record(self._store.release, handle)
         self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
@@ -265,7 +279,7 @@ class Ipam:
                     return await write()
                 except (ApiError, Unreachable) as error:
                     self._trouble = str(error)
-                    log.warning("handle %s waits for the API server: %s", handle, error)
+                    log.warning("handle %s waits for %s: %s", handle, self._cluster.client.name, error)
                 except Exception:  # a bug: what is recorded here must not be lost with the task
                     log.exception("handle %s is not stored", handle)
                 await backoff.pause()
@@ -278,7 +292,8 @@ class Ipam:
         """Wait until all of `work` is stored, and raise what went wrong. What takes too long goes on by itself."""
         _done, pending = await asyncio.wait(work, timeout=WRITE_SECONDS)
         if pending:
-            message = f"{what}: not stored at the API server within {WRITE_SECONDS:.0f} s: {self._trouble}"
+            place = self._cluster.client.name
+            message = f"{what}: not stored at {place} within {WRITE_SECONDS:.0f} s: {self._trouble}"
             raise CniError(TRY_AGAIN_LATER, message, "see: journalctl -u podnet-ipam")
         for future in work:
             future.result()
@@ -309,7 +324,8 @@ class Ipam:
         held = [(keeper, ordinal) for keeper in keepers.values() for ordinal in keeper.holds(handle)]
         if held:
             addresses = _by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
-            self._held[handle] = Attachment(addresses, rows[0].secondary, rows[0].netns, time.monotonic())
+            first = rows[0]
+            self._held[handle] = Attachment(addresses, first.secondary, first.netns, time.monotonic(), first.keep)
         return bool(held)
 
     async def _take_over(self, handle: str, attachment: Running) -> None:
@@ -332,7 +348,7 @@ class Ipam:
             keepers = [keeper for keeper, _ordinal in taken]
             stored = self._mirror(handle, lambda: self._handles.ensure(handle, [keeper.cidr for keeper in keepers]))
             changes = [keeper.restore(ordinal, handle, secondary, stored) for keeper, ordinal in taken]
-            self._hold(handle, keepers, changes, secondary, attachment.netns)
+            self._hold(handle, keepers, changes, Attachment((), secondary, attachment.netns, 0.0))
             addresses = ", ".join(attachment.addresses)
             log.warning("container %s runs with %s, which nobody held", attachment.container, addresses)
 

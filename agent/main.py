@@ -25,11 +25,13 @@ from .collector import Collector
 from .config import AgentConfig
 from .errors import TRY_AGAIN_LATER, CniError
 from .ipam import Ipam
+from .local import LocalDatastore
 from .protocol import Answer, Listener, Request
 from .results import running
 from .routes import keep_routes
 from .spool import Spool
-from .store import Store, StoreError
+from .sqlite import StoreError
+from .store import Store
 from .systemd import activated_socket, notify
 
 DEFAULT_CONFIG = Path("/etc/podnet-ipam/agent.toml")
@@ -49,7 +51,7 @@ log = logging.getLogger(__name__)
 class Agent:
     """One run of the agent. It listens at once and answers once it knows the node's state; until then callers wait."""
 
-    def __init__(self, config: AgentConfig, client: Client):
+    def __init__(self, config: AgentConfig, client: Client | LocalDatastore):
         self._config = config
         self._client = client
         self._ready = asyncio.Event()
@@ -139,9 +141,18 @@ class Agent:
             try:
                 return await attempt()
             except (ApiError, Unreachable) as error:
-                notify(f"STATUS=waiting for the API server: {error}")
+                notify(f"STATUS=waiting for {self._client.name}: {error}")
                 log.warning("%s", error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def connect(config: AgentConfig) -> Client | LocalDatastore:
+    """What holds the objects: the cluster's API server, or this machine by itself. All else is the same for both."""
+    if config.pools_file is None:
+        return Client(read_kubeconfig(config.kubeconfig))
+    datastore = LocalDatastore(config.datastore, config.pools_file)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, datastore.reload)
+    return datastore
 
 
 async def serve(config: AgentConfig) -> None:
@@ -151,7 +162,7 @@ async def serve(config: AgentConfig) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    client = Client(read_kubeconfig(config.kubeconfig))
+    client = connect(config)
     try:
         agent = Agent(config, client)
         listener = agent.listen()
@@ -179,5 +190,5 @@ def main() -> None:
     try:
         config = AgentConfig.read(options.config)
         asyncio.run(serve(config))
-    except (OSError, ValueError, StoreError) as error:
+    except (OSError, ValueError, StoreError, Unreachable) as error:
         raise SystemExit(f"podnet-ipam-agent: {error}") from None

@@ -13,8 +13,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from .._core.assignment import Choice, Subject
+from .._core.assignment import LONGEST_STICKY_SECONDS, Choice, Subject
 from .._core.names import cidr_name
 from .._core.pool import Pool
 from .._kube.errors import ApiError, NotFound, Unreachable
@@ -22,6 +23,7 @@ from .blocks import BlockKeeper
 from .claims import Claims
 from .cluster import Affinity, Cluster
 from .errors import ALREADY_ASSIGNED, EXHAUSTED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
+from .resting import Keep
 
 log = logging.getLogger(__name__)
 
@@ -72,18 +74,19 @@ class NodeBlocks:
         # Since when each block has stood empty, in seconds of the monotonic clock.
         self._idle_since: dict[str, float] = {}
 
-    async def start(self, resting: Iterable[tuple[str, int, float]]) -> None:
-        """Take over what the node has claimed. `resting`: (block, ordinal, seconds that are left)."""
+    async def start(self, resting: Iterable[tuple[str, int, Keep]]) -> None:
+        """Take over what the node has claimed. `resting`: (block, ordinal, for whom and for how long)."""
         for affinity in self._cluster.claims_of(self._node):
             block = await self._claims.complete(affinity.cidr, affinity.confirmed)
             if block is not None:
                 self._adopt(block)
         self._cluster.on_reserved = self._reserve_again
         self._cluster.on_claim_changed = self._claim_changed
-        for block, ordinal, seconds in sorted(resting, key=lambda each: each[2]):
+        for block, ordinal, keep in resting:
             if block in self._keepers:
                 # A clock that jumped back must not keep an address for longer than it would have rested at all.
-                self._keepers[block].rest([ordinal], min(seconds, self._cooldown))
+                longest = LONGEST_STICKY_SECONDS if keep.pod else self._cooldown
+                self._keepers[block].rest([ordinal], min(keep.seconds, longest), keep.pod)
 
     async def find_borrowed(self) -> None:
         """Adopt every block in which this node holds addresses: for a node that has no record of its own."""
@@ -102,15 +105,18 @@ class NodeBlocks:
     def have_room(self) -> bool:
         return any(keeper.room > 0 for keeper in self._keepers.values())
 
-    async def promise_all(self, subject: Subject, choices: Sequence[Choice | str]) -> list[Promise]:
-        """For each choice, a promise of an address. CniError when one cannot be had; then nothing is promised."""
+    async def promise_all(self, subject: Subject, choices: Sequence[Choice | str], kept_for: str) -> list[Promise]:
+        """For each choice, a promise of an address. CniError when one cannot be had; then nothing is promised.
+
+        `kept_for`: whose kept addresses are for the caller, as in `Keep.pod`; empty for nobody's.
+        """
         promises: list[Promise] = []
         try:
             for choice in choices:
                 if isinstance(choice, str):
-                    promises.append(await self._promise_address(subject, choice))
+                    promises.append(await self._promise_address(subject, choice, kept_for))
                 else:
-                    promises.append(await self._promise(subject, choice))
+                    promises.append(self._promise_kept(choice, kept_for) or await self._promise(subject, choice))
         except BaseException:
             for promise in promises:
                 promise.withdraw()
@@ -128,6 +134,14 @@ class NodeBlocks:
             keeper = self._with_room(choice)
             return Promise.of(keeper) if keeper else await self._find_more(subject, choice, asked)
 
+    def _promise_kept(self, choice: Choice, pod: str) -> Promise | None:
+        """The address that is kept for the pod, if it still is one of the pod's pools."""
+        for cidr, keeper in self._keepers.items() if pod else ():
+            ordinal = keeper.kept_for(pod) if _serves(choice, cidr) else None
+            if ordinal is not None:
+                return Promise.of(keeper, ordinal)
+        return None
+
     def _with_room(self, choice: Choice) -> BlockKeeper | None:
         for pool in choice.pools:
             for cidr, keeper in self._keepers.items():
@@ -135,7 +149,7 @@ class NodeBlocks:
                     return keeper
         return None
 
-    async def _promise_address(self, subject: Subject, address: str) -> Promise:
+    async def _promise_address(self, subject: Subject, address: str, kept_for: str) -> Promise:
         """The very address that a pod asks for. CniError when it cannot have it.
 
         Neither selectors nor reservations are looked at, as with Calico: who asks for an address means it.
@@ -155,6 +169,8 @@ class NodeBlocks:
         holder = keeper.holder(ordinal)
         if holder is not None:
             raise CniError(ALREADY_ASSIGNED, f"{asked}, which {holder} holds already")
+        if keeper.kept(ordinal) not in ("", kept_for):
+            raise CniError(ALREADY_ASSIGNED, f"{asked}, which is kept for {keeper.kept(ordinal)}")
         return Promise.of(keeper, ordinal, borrowed=not keeper.claimed)
 
     async def _claim_for(self, asked: str, pool: Pool, block: str) -> BlockKeeper:
@@ -219,7 +235,8 @@ class NodeBlocks:
 
     async def _claim(self, choice: Choice, asked: float) -> Promise | None:
         """Claim a block that nobody has, else an empty one of another node."""
-        for get in (self._claims.claim, self._claims.reclaim):
+        own = [cidr for cidr, keeper in self._keepers.items() if keeper.claimed]
+        for get in (partial(self._claims.claim, own=own), self._claims.reclaim):
             for pool in choice.pools:
                 block = await get(pool, asked)
                 if block is None:
@@ -252,8 +269,11 @@ class NodeBlocks:
         ]
         if seconds:
             pools = ", ".join(pool.name for pool in choice.pools)
-            message = f"{subject}: every free address of pools {pools} on node {self._node} was freed a moment ago"
-            raise CniError(TRY_AGAIN_LATER, f"{message}; the next one has rested in {min(seconds):.0f} s")
+            message = (
+                f"{subject}: every free address of pools {pools} on node {self._node} was freed a moment ago or is kept"
+                f" for the pod that had it; the next one has rested in {min(seconds):.0f} s"
+            )
+            raise CniError(TRY_AGAIN_LATER, message)
 
     def _reserve_again(self) -> None:
         for keeper in self._keepers.values():

@@ -3,8 +3,7 @@
 """The node's own record of its attachments, so that an answer need not wait for the API server.
 
 An address counts as given when its row is committed here, and as taken back when the row says so; the API server
-follows (ipam.py). Write-ahead logging with `synchronous=NORMAL`: a commit survives the death of the process. A power
-failure may lose the last ones, but after it no pod of this node is running either.
+follows (ipam.py).
 
 Bitmaps and blocks are not kept here: they are read from the API server, and these rows are applied to them.
 """
@@ -15,13 +14,31 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from .resting import FOR_NOBODY, Keep
+from .sqlite import connect, transaction
+
 HELD, RELEASED = "held", "released"
-StoreError = sqlite3.Error
-_SCHEMA = 2
+# What brings a file of each earlier version, an empty one first, to the next one.
+_SCHEMA_STEPS = (
+    (
+        "CREATE TABLE attachments (handle TEXT, block TEXT, ordinal INTEGER, secondary TEXT, state TEXT,"
+        " PRIMARY KEY (handle, block)) WITHOUT ROWID",
+    ),
+    (
+        "ALTER TABLE attachments ADD COLUMN netns TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE resting (block TEXT, ordinal INTEGER, until REAL, PRIMARY KEY (block, ordinal)) WITHOUT ROWID",
+    ),
+    (
+        "ALTER TABLE attachments ADD COLUMN keep_pod TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE attachments ADD COLUMN keep_seconds REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE resting ADD COLUMN pod TEXT NOT NULL DEFAULT ''",
+    ),
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +47,8 @@ log = logging.getLogger(__name__)
 class Row:
     """An address of an attachment: held, or released but perhaps not yet at the API server.
 
-    `netns` is the path of the attachment's network namespace, empty where the runtime named none.
+    `netns` is the path of the attachment's network namespace, empty where the runtime named none. `keep`: whom the
+    address is kept for once it is released.
     """
 
     handle: str
@@ -39,6 +57,7 @@ class Row:
     secondary: dict[str, str]
     state: str
     netns: str
+    keep: Keep
 
 
 class Store:
@@ -49,16 +68,16 @@ class Store:
 
         OSError when the folder does not exist or cannot be written.
         """
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"the store {path} cannot be made: its folder does not exist")
         self._path = path
         # Whether it starts without a record, so that only the API server knows what this node holds.
         self.is_new = not path.exists()
         try:
             self._connection = self._open()
+        except sqlite3.OperationalError:  # a full disk or a lock, which an empty file would not mend
+            raise
         except sqlite3.DatabaseError as error:
             aside = path.with_name(f"{path.name}.damaged")
-            log.error("the store %s is damaged (%s): moved to %s, starting with an empty one", path, error, aside)
+            log.error("the store is damaged (%s): moved to %s, starting with an empty one", error, aside)
             path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -69,86 +88,76 @@ class Store:
         self._connection.close()
 
     def rows(self) -> Iterator[Row]:
-        query = "SELECT handle, block, ordinal, secondary, state, netns FROM attachments ORDER BY handle, block"
-        for handle, block, ordinal, secondary, state, netns in self._connection.execute(query):
-            yield Row(handle, block, ordinal, json.loads(secondary), state, netns)
+        columns = "handle, block, ordinal, secondary, state, netns, keep_pod, keep_seconds"
+        for *key, secondary, state, netns, pod, seconds in self._connection.execute(
+            f"SELECT {columns} FROM attachments ORDER BY handle, block"
+        ):
+            yield Row(*key, json.loads(secondary), state, netns, Keep(pod, seconds))
 
     def hold(
-        self, handle: str, addresses: Iterable[tuple[str, int]], secondary: dict[str, str], netns: str = ""
+        self,
+        handle: str,
+        addresses: Sequence[tuple[str, int]],
+        secondary: dict[str, str],
+        netns: str = "",
+        keep: Keep = FOR_NOBODY,
     ) -> None:
-        """Record that `handle` holds the (block, ordinal) pairs, and nothing else."""
+        """Record that `handle` holds the (block, ordinal) pairs, and nothing else; they rest no longer."""
         encoded = json.dumps(secondary)
-        rows = [(handle, block, ordinal, encoded, HELD, netns) for block, ordinal in addresses]
-        with self._transaction():
+        rows = [(handle, *address, encoded, HELD, netns, keep.pod, keep.seconds) for address in addresses]
+        with transaction(self._connection):
             self._connection.execute("DELETE FROM attachments WHERE handle = ?", (handle,))
-            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("DELETE FROM resting WHERE block = ? AND ordinal = ?", addresses)
+
+    def move(self, handle: str, netns: str) -> None:
+        """Record that the attachment's network namespace is another one now."""
+        with transaction(self._connection):
+            self._connection.execute("UPDATE attachments SET netns = ? WHERE handle = ?", (netns, handle))
 
     def release(self, handle: str, rest: float = 0) -> None:
         """Record that whatever `handle` holds is free, and has to be freed at the API server.
 
-        For `rest` seconds from now its addresses are not to be given out again.
+        For `rest` seconds from now, or as long as they are kept for a pod if that is longer, its addresses are not to
+        be given out again.
         """
-        with self._transaction():
-            if rest:
-                self._connection.execute("DELETE FROM resting WHERE until < ?", (time.time(),))
-                query = "INSERT OR REPLACE INTO resting SELECT block, ordinal, ? FROM attachments WHERE handle = ?"
-                self._connection.execute(query, (time.time() + rest, handle))
+        now = time.time()
+        with transaction(self._connection):
+            self._connection.execute("DELETE FROM resting WHERE until < ?", (now,))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO resting SELECT block, ordinal, ? + max(?, keep_seconds), keep_pod"
+                " FROM attachments WHERE handle = ? AND state = ? AND max(?, keep_seconds) > 0",
+                (now, rest, handle, HELD, rest),
+            )
             self._connection.execute("UPDATE attachments SET state = ? WHERE handle = ?", (RELEASED, handle))
 
-    def resting(self) -> list[tuple[str, int, float]]:
-        """(block, ordinal, seconds that are left) of the addresses that still rest; more seconds if clocks jumped."""
+    def resting(self) -> list[tuple[str, int, Keep]]:
+        """(block, ordinal, for whom and for how long from now) of the addresses that still rest.
+
+        A clock that jumped back makes it longer.
+        """
         now = time.time()
-        query = "SELECT block, ordinal, until FROM resting WHERE until > ?"
-        return [(block, ordinal, until - now) for block, ordinal, until in self._connection.execute(query, (now,))]
+        query = "SELECT block, ordinal, until, pod FROM resting WHERE until > ?"
+        rows = self._connection.execute(query, (now,))
+        return [(block, ordinal, Keep(pod, until - now)) for block, ordinal, until, pod in rows]
 
     def forget(self, handle: str) -> None:
         """Drop what was released, once the API server knows. A row held anew stays."""
-        with self._transaction():
+        with transaction(self._connection):
             query = "DELETE FROM attachments WHERE handle = ? AND state = ?"
             self._connection.execute(query, (handle, RELEASED))
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None)
+        connection = connect(self._path)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            [[verdict]] = connection.execute("PRAGMA quick_check(1)").fetchall()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
             [[version]] = connection.execute("PRAGMA user_version").fetchall()
-            if version not in (0, 1, _SCHEMA):
-                raise sqlite3.DatabaseError(f"schema {version} is not the supported {_SCHEMA}")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS attachments (handle TEXT, block TEXT, ordinal INTEGER, secondary TEXT,"
-                " state TEXT, netns TEXT NOT NULL DEFAULT '', PRIMARY KEY (handle, block)) WITHOUT ROWID"
-            )
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS resting (block TEXT, ordinal INTEGER, until REAL,"
-                " PRIMARY KEY (block, ordinal)) WITHOUT ROWID"
-            )
-            if version == 1:
-                connection.execute("ALTER TABLE attachments ADD COLUMN netns TEXT NOT NULL DEFAULT ''")
-            connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+            if version > len(_SCHEMA_STEPS):
+                raise sqlite3.DatabaseError(f"schema {version} is newer than the supported {len(_SCHEMA_STEPS)}")
+            with transaction(connection):
+                for statement in chain.from_iterable(_SCHEMA_STEPS[version:]):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {len(_SCHEMA_STEPS)}")
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._connection)
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE to COMMIT, or to ROLLBACK when anything in between fails."""
-
-    def __init__(self, connection: sqlite3.Connection):
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, error_type, error, traceback) -> None:
-        if error_type is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")

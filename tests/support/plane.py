@@ -128,7 +128,9 @@ class AgentNode:
         self,
         name: str,
         folder: Path,
-        kubeconfig: Path,
+        kubeconfig: Path | None = None,
+        *,
+        pools_file: Path | None = None,
         grace: float = 60.0,
         cooldown: float = 0,
         keep_blocks: float = 900.0,
@@ -138,36 +140,36 @@ class AgentNode:
         self.folder.mkdir(exist_ok=True)
         self.socket = self.folder / "agent.sock"
         self.log = self.folder / "agent.log"
-        self._config = self.folder / "agent.toml"
+        self.config = self.folder / "agent.toml"
         self.store = self.folder / "store.sqlite"
         self.spool = self.folder / "spool"
         self.results = self.folder / "results"
-        paths = {
-            "kubeconfig": kubeconfig,
-            "socket": self.socket,
-            "store": self.store,
-            "spool": self.spool,
-            "results": self.results,
-        }
+        self.datastore = self.folder / "datastore.sqlite"
+        # One of the first two is given.
+        paths = {"kubeconfig": kubeconfig, "pools_file": pools_file, "datastore": self.datastore}
+        paths |= {"socket": self.socket, "store": self.store, "spool": self.spool, "results": self.results}
         lines = [
             f'node = "{name}"',
             'network = "podnet"',
-            *(f'{key} = "{path}"' for key, path in paths.items()),
+            *(f'{key} = "{path}"' for key, path in paths.items() if path),
             f"grace = {grace}",
             f"cooldown = {cooldown}",
             f"keep_blocks = {keep_blocks}",
         ]
-        self._config.write_text("\n".join(lines))
+        self.config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
 
     async def start(self) -> AgentNode:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([*BOUND, AGENT, "--config", self._config], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*BOUND, AGENT, "--config", self.config], stdout=log, stderr=log)
         async with asyncio.timeout(READY_SECONDS):
             while "ready: node" not in self.log.read_text():
                 assert self._process.poll() is None, self.log.read_text()
                 await asyncio.sleep(0.02)
         return self
+
+    def tell(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:

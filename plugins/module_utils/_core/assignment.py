@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from dataclasses import dataclass, field
 
-from .names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION, POOLS_ANNOTATIONS
+from .names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION, POOLS_ANNOTATIONS, STICKY_ANNOTATION
 
 FAMILIES = {"IPv4": 4, "IPv6": 6}
+LONGEST_STICKY_SECONDS = 24 * 3600
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 
 
 class AssignmentError(Exception):
@@ -117,6 +120,26 @@ def families(subject, default):
     if unknown or not names:
         raise AssignmentError(f"{subject}: {where} is {value!r}; it must list IPv4, IPv6 or both")
     return tuple(sorted({FAMILIES[name] for name in names}))
+
+
+def sticky_seconds(subject):
+    """For how many seconds the pod's freed address is kept for a pod of the same name: its annotation, else 0.
+
+    The value is a duration as Go writes it, in hours, minutes and seconds. AssignmentError when it is none, or when it
+    is longer than LONGEST_STICKY_SECONDS.
+    """
+    value = subject.pod_annotations.get(STICKY_ANNOTATION)
+    if not value:
+        return 0
+    match = _DURATION.fullmatch(value)
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if not 0 < total <= LONGEST_STICKY_SECONDS:
+        raise AssignmentError(
+            f"{subject}: annotation {STICKY_ANNOTATION} is {value!r}; a time of at most 24h is expected, such as 90s,"
+            " 10m or 1h30m"
+        )
+    return total
 
 
 def choose(family, subject, pools):

@@ -17,6 +17,8 @@ from functools import lru_cache
 POOLS_ANNOTATIONS = {4: "cni.projectcalico.org/ipv4pools", 6: "cni.projectcalico.org/ipv6pools"}
 FAMILIES_ANNOTATION = "cni.projectcalico.org/ipFamilies"
 ADDRESSES_ANNOTATION = "cni.projectcalico.org/ipAddrs"
+# How long a freed address is kept for the pod of the same name, e.g. `10m`; of this collection.
+STICKY_ANNOTATION = "ipam.podnet.io/sticky"
 # What a pod has got: written by Calico's CNI plugin, and by Multus.
 POD_IP_ANNOTATION, POD_IPS_ANNOTATION = "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs"
 NETWORK_STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"

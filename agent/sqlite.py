@@ -1,0 +1,50 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""SQLite files as the agent keeps them.
+
+Write-ahead logging with `synchronous=NORMAL`: a commit survives the death of the process. A power failure may lose the
+last ones, but after it no pod of this node is running either.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+StoreError = sqlite3.Error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file, or make it; each statement is a transaction unless `transaction` says otherwise.
+
+    OSError when the file's folder does not exist. StoreError, which names the file, when it cannot be used:
+    OperationalError when something around it is wrong (a full disk, a lock), else the file itself is damaged.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be made: its folder does not exist")
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        [[verdict]] = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise type(error)(f"{path}: {error}") from error
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All statements within, or, when anything fails, none of them."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
