@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several nodes' allocation in one process, on the agent's own datastore, with deaths and failing writes at will.
+
+Everything that gives and takes addresses is the agent's own; only the executable, the socket and the API server are
+left out, so that a machine of hypothesis can go through thousands of steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from collections import defaultdict, deque
+from contextvars import ContextVar
+from pathlib import Path
+
+from podnet_ipam._core.assignment import Subject
+from podnet_ipam._core.block import Block
+from podnet_ipam._core.names import cidr_name
+from podnet_ipam._kube.calico import V1
+from podnet_ipam._kube.errors import Conflict, Unreachable
+from podnet_ipam.agent.cluster import Cluster
+from podnet_ipam.agent.ipam import Ipam
+from podnet_ipam.agent.local import LocalDatastore
+from podnet_ipam.agent.store import Store
+
+REFUSED, LOST, DEATH_BEFORE, DEATH_AFTER = "refused", "lost", "death before", "death after"
+FAULTS = (REFUSED, LOST, DEATH_BEFORE, DEATH_AFTER)
+
+_running_on: ContextVar[str] = ContextVar("node", default="")
+
+
+class Death(BaseException):
+    """The process that runs into this does nothing any more."""
+
+
+class NodeClient:
+    """A node's way to the datastore. `faults` strike its next writes, one each; None lets a write through."""
+
+    knows_pods = False
+    seconds_away = 0.0
+    name = "the datastore"
+
+    def __init__(self, datastore: LocalDatastore, chance: random.Random, on_death):
+        self._datastore = datastore
+        self._chance = chance
+        self._on_death = on_death
+        self.faults: deque[str | None] = deque()
+        self.dead = False
+
+    async def get(self, path):
+        await self._travel()
+        return await self._datastore.get(path)
+
+    async def list(self, path, query=None):
+        await self._travel()
+        return await self._datastore.list(path, query)
+
+    async def watch(self, path, version, query=None):
+        async for event in self._datastore.watch(path, version, query):
+            await self._travel()
+            yield event
+
+    async def create(self, path, obj):
+        return await self._write(self._datastore.create, path, obj)
+
+    async def replace(self, path, obj):
+        return await self._write(self._datastore.replace, path, obj)
+
+    async def delete(self, path, uid):
+        return await self._write(self._datastore.delete, path, uid)
+
+    async def _write(self, write, path, what):
+        await self._travel()
+        fault = self.faults.popleft() if self.faults else None
+        if fault == REFUSED:
+            raise Unreachable("the request did not get there")
+        if fault == DEATH_BEFORE:
+            self._die()
+        result = await write(path, what)
+        if fault == DEATH_AFTER:
+            self._die()
+        await self._travel()
+        if fault == LOST:
+            raise Unreachable("the answer did not come back")
+        return result
+
+    async def _travel(self) -> None:
+        """Let the others do something meanwhile, or not."""
+        for _turn in range(self._chance.randint(0, 3)):
+            await asyncio.sleep(0)
+        if self.dead:
+            raise Death
+
+    def _die(self):
+        self.dead = True
+        self._on_death()
+        raise Death
+
+
+class SimulatedNode:
+    """A node. Its store survives its deaths."""
+
+    def __init__(self, name: str, datastore: LocalDatastore, folder: Path, tasks: Tasks):
+        self.name = name
+        self._datastore = datastore
+        self._path = folder / f"{name}.sqlite"
+        self._tasks = tasks
+        self._store: Store | None = None
+        self.client: NodeClient | None = None
+        self.ipam: Ipam | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.client is not None and not self.client.dead
+
+    async def start(self, chance: random.Random) -> None:
+        _running_on.set(self.name)
+        self._store = Store(self._path)
+        self.client = NodeClient(self._datastore, chance, self._store.close)
+        cluster = Cluster(self.client, V1)
+        for reflector in cluster.reflectors:
+            asyncio.get_running_loop().create_task(reflector.run())
+        for reflector in cluster.reflectors:
+            await reflector.synced.wait()
+        self.ipam = Ipam(cluster, self.name, self._store, 0, False)
+        await self.ipam.start((), "net")
+
+    def kill(self) -> None:
+        self.client.dead = True
+        self._store.close()
+
+    async def bury(self) -> None:
+        """End what is left of a dead process."""
+        while left := self._tasks.of(self.name):
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=1)
+
+    async def add(self, container: str) -> set[str]:
+        _running_on.set(self.name)
+        subject = Subject(namespace="default", name=container, node=self.name)
+        attributes = {"namespace": "default", "pod": container}
+        return {held.address for held in await self.ipam.assign(f"net.{container}", subject, [4], attributes)}
+
+    async def delete(self, container: str) -> None:
+        _running_on.set(self.name)
+        await self.ipam.release(f"net.{container}")
+
+    async def give_back(self) -> None:
+        _running_on.set(self.name)
+        await self.ipam.blocks.give_back(0)
+
+
+class Tasks:
+    """Which tasks belong to which node: a task belongs to the node of whoever made it."""
+
+    def __init__(self):
+        self._tasks: defaultdict[str, set[asyncio.Task]] = defaultdict(set)
+
+    def factory(self, loop, coroutine, **options):
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        mine = self._tasks[_running_on.get()]
+        mine.add(task)
+        task.add_done_callback(mine.discard)
+        return task
+
+    def of(self, node: str) -> set[asyncio.Task]:
+        return {task for task in self._tasks[node] if not task.done()} - {asyncio.current_task()}
+
+
+class Calico:
+    """Another program on the same datastore that takes and frees addresses as Calico's plugin does."""
+
+    NODE = "calico-node"
+
+    def __init__(self, datastore: LocalDatastore):
+        self._datastore = datastore
+        self.held: dict[str, tuple[str, str]] = {}
+
+    async def take(self, handle: str) -> str | None:
+        """The address that it got in the first block with room, whosever it is."""
+        for stored in (await self._datastore.list(V1.path("IPAMBlock")))[0]:
+            block = Block(stored["spec"])
+            ordinal = block.assign(handle, {"node": self.NODE, "namespace": "default", "pod": handle})
+            if stored["spec"].get("deleted") or ordinal < 0:
+                continue
+            spec = {"handleID": handle, "block": {block.cidr: 1}, "deleted": False}
+            await self._datastore.create(V1.path("IPAMHandle"), V1.new("IPAMHandle", handle, spec))
+            if not await self._store(stored, block):
+                continue
+            self.held[handle] = (block.cidr, str(address_of(block.cidr, ordinal)))
+            return self.held[handle][1]
+        return None
+
+    async def free(self, handle: str) -> None:
+        cidr, _address = self.held[handle]
+        while True:
+            stored = await self._datastore.get(V1.path("IPAMBlock", cidr_name(cidr)))
+            block = Block(stored["spec"])
+            block.release(handle)
+            if await self._store(stored, block):
+                break
+        del self.held[handle]
+        obj = await self._datastore.get(V1.path("IPAMHandle", handle))
+        await self._datastore.delete(V1.path("IPAMHandle", handle), obj["metadata"]["uid"])
+
+    async def _store(self, stored: dict, block: Block) -> bool:
+        block.sequence_number += 1
+        try:
+            await self._datastore.replace(V1.path("IPAMBlock", cidr_name(block.cidr)), V1.changed(stored, block.spec()))
+        except Conflict:
+            return False
+        return True
+
+
+def address_of(cidr: str, ordinal: int):
+    """An address of a block."""
+    return ipaddress.ip_network(cidr).network_address + ordinal
