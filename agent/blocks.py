@@ -26,6 +26,7 @@ from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
 from .backoff import Backoff
 from .handles import delete_softly
+from .metrics import BLOCK_CONFLICTS
 from .resting import FOR_NOBODY, Keep, Resting
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,22 @@ class BlockKeeper:
         return self._block.cidr
 
     @property
+    def affinity(self) -> str | None:
+        """Whose block it is: see Block.affinity."""
+        return self._block.affinity
+
+    @property
+    def states(self) -> str:
+        """What each address is: see Block.states."""
+        self._wake()
+        return self._block.states()
+
+    @property
+    def unsettled(self) -> set[str]:
+        """The handles of the changes that are not stored yet."""
+        return {change.handle for change in self._queue}
+
+    @property
     def room(self) -> int:
         """Addresses of this node's own block that can still be promised."""
         return self.lendable if self.claimed and self._block.affinity == self._affinity else 0
@@ -143,9 +160,7 @@ class BlockKeeper:
     @property
     def concerns_node(self) -> bool:
         """Whether this node holds or is about to hold or to free an address of the block."""
-        return bool(self.promised or self._queue) or any(
-            self._is_own(attribute) for _ordinal, attribute in self.holders
-        )
+        return bool(self.promised or self._queue) or any(self.is_own(attribute) for _ordinal, attribute in self.holders)
 
     @property
     def stored(self) -> dict:
@@ -194,10 +209,10 @@ class BlockKeeper:
         return [
             (ordinal, attribute["handle_id"], attribute.get("secondary") or {})
             for ordinal, attribute in self._block.holders()
-            if attribute.get("handle_id") and self._is_own(attribute)
+            if attribute.get("handle_id") and self.is_own(attribute)
         ]
 
-    def _is_own(self, attribute: dict) -> bool:
+    def is_own(self, attribute: dict) -> bool:
         """Whether an attribute is of this node; without a node, whoever has the block is meant."""
         return (attribute.get("secondary") or {}).get("node", self._node if self.claimed else None) == self._node
 
@@ -307,7 +322,8 @@ class BlockKeeper:
                 if self._stale:
                     await self._reload()
                 else:
-                    await self._write()
+                    with BLOCK_CONFLICTS.count_exceptions(Conflict):
+                        await self._write()
                 backoff.reset()
                 continue
             except (Conflict, NotFound):

@@ -18,7 +18,6 @@ import ipaddress
 import json
 import logging
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +46,7 @@ from .errors import (
 )
 from .ipam import Address, Ipam
 from .protocol import Answer, Request
+from .record import Record
 from .resting import FOR_NOBODY, Keep
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -83,6 +83,11 @@ class Call:
         return (namespace, name) if namespace and name else ("default", self.container)
 
     @property
+    def plugin(self) -> dict:
+        """The configuration of this plugin: the object `ipam` of the main plugin's."""
+        return self.config.get("ipam") or {}
+
+    @property
     def in_kubernetes(self) -> bool:
         return bool(self.arguments.get("K8S_POD_NAMESPACE") and self.arguments.get("K8S_POD_NAME"))
 
@@ -95,16 +100,18 @@ class CniServer:
         self._collector = collector
         self._cluster = cluster
         self._node = node
+        # The plugin's configuration comes with each request; this is the one of the last ADD.
+        self.last_configuration: dict | None = None
 
-    async def handle(self, request: Request) -> Answer:
-        """The answer to any request, an error of ours included."""
-        started = time.perf_counter()
+    async def handle(self, request: Request, record: Record) -> Answer:
+        """The answer to any request, an error of ours included. `record` is filled in, and left open."""
         command = request.variables.get("CNI_COMMAND", "")
         version = VERSIONS[-1]
         try:
             call = decode(request)
             version = call.version
-            answer = await self._dispatch(command, call, started)
+            record.pod = "/".join(call.pod) if call.container else ""
+            answer = await self._dispatch(command, call, record)
         except CniError as error:
             failure = error
         except AssignmentError as error:
@@ -116,15 +123,14 @@ class CniServer:
             failure = CniError(INTERNAL, f"internal error: {error!r}", "see: journalctl -u podnet-ipam")
         else:
             return Answer(0, answer)
-        container = request.variables.get("CNI_CONTAINERID", "-")
-        log.error("%s container=%s failed: code=%s %s", command, container, failure.code, failure.message)
+        record.fail(failure)
         return error_answer(failure, version)
 
-    async def _dispatch(self, command: str, call: Call, started: float) -> bytes:
+    async def _dispatch(self, command: str, call: Call, record: Record) -> bytes:
         if command == "ADD":
-            return await self._add(call, started)
+            return await self._add(call, record)
         if command == "DEL":
-            return await self._del(call, started)
+            return await self._del(call, record)
         if command == "CHECK":
             return self._check(call)
         if command == "GC":
@@ -134,26 +140,19 @@ class CniServer:
         known = "ADD, DEL, CHECK, GC, STATUS and VERSION"
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; {known} are supported")
 
-    async def _add(self, call: Call, started: float) -> bytes:
+    async def _add(self, call: Call, record: Record) -> bytes:
         if not OBJECT_NAME.fullmatch(call.handle.lower()):
             message = f"network name {call.network!r}: with the container id it must make an object name; leave '_' out"
             raise CniError(INVALID_CONFIGURATION, message)
         subject = await self._subject(call)
-        plugin = call.config.get("ipam") or {}
-        wanted = self._addresses(call, subject) or families(subject, _configured_families(plugin))
+        self.last_configuration = call.plugin
+        wanted = self._addresses(call, subject) or families(subject, configured_families(call.plugin))
         attributes = {"namespace": subject.namespace, "pod": subject.name} if call.in_kubernetes else {}
         seconds = sticky_seconds(subject) if call.in_kubernetes else 0
         keep = Keep(f"{subject} of network {call.network}", seconds) if seconds else FOR_NOBODY
-        held = await self._ipam.assign(call.handle, subject, wanted, attributes, call.netns, keep)
-        log.info(
-            "ADD %s container=%s addresses=%s pools=%s ms=%.1f",
-            subject,
-            call.container,
-            ",".join(address.address for address in held),
-            ",".join(address.pool.name if address.pool else "-" for address in held),
-            (time.perf_counter() - started) * 1000,
-        )
-        return json.dumps(_result(call.version, held)).encode()
+        outcome = await self._ipam.assign(call.handle, subject, wanted, attributes, call.netns, keep)
+        record.note(outcome)
+        return json.dumps(_result(call.version, outcome.addresses)).encode()
 
     @staticmethod
     def _addresses(call: Call, subject: Subject) -> list[str]:
@@ -162,15 +161,8 @@ class CniServer:
             return parse_addresses([call.arguments["IP"]], f"{subject}: IP of CNI_ARGS")
         return addresses(subject)
 
-    async def _del(self, call: Call, started: float) -> bytes:
-        freed = await self._ipam.release(call.handle)
-        log.info(
-            "DEL pod %s/%s container=%s addresses=%s ms=%.1f",
-            *call.pod,
-            call.container,
-            ",".join(freed) or "-",
-            (time.perf_counter() - started) * 1000,
-        )
+    async def _del(self, call: Call, record: Record) -> bytes:
+        record.note(await self._ipam.release(call.handle))
         return b""
 
     def _check(self, call: Call) -> bytes:
@@ -207,14 +199,12 @@ class CniServer:
 
     async def _subject(self, call: Call) -> Subject:
         namespace, name = call.pod
-        plugin = call.config.get("ipam") or {}
-        configured = {4: plugin.get("ipv4_pools") or [], 6: plugin.get("ipv6_pools") or []}
         annotations = (call.config.get("runtimeConfig") or {}).get(_POD_ANNOTATIONS)
         if annotations is None:
             asked = call.in_kubernetes and self._cluster.client.knows_pods
             annotations = await self._pod_annotations(call) if asked else {}
         try:
-            return await self._cluster.subject(self._node, namespace, name, annotations, configured)
+            return await self._cluster.subject(self._node, namespace, name, annotations, configured_pools(call.plugin))
         except NotFound:
             raise CniError(
                 INVALID_ENVIRONMENT, f"pod {namespace}/{name}: namespace {namespace} does not exist"
@@ -273,7 +263,12 @@ def _arguments(text: str) -> dict[str, str]:
     return arguments
 
 
-def _configured_families(plugin: dict) -> list[int]:
+def configured_pools(plugin: dict) -> dict[int, list[str]]:
+    """The pools that the configuration names for each family, for pods of which no annotation names any."""
+    return {4: plugin.get("ipv4_pools") or [], 6: plugin.get("ipv6_pools") or []}
+
+
+def configured_families(plugin: dict) -> list[int]:
     """calico-ipam's flags are strings; booleans are accepted as well."""
     flags = {4: plugin.get("assign_ipv4", "true"), 6: plugin.get("assign_ipv6", "false")}
     return [family for family, flag in flags.items() if str(flag).lower() == "true"]

@@ -46,7 +46,7 @@ class Collector:
         freed, errors = [], []
         for handle in [handle for handle in self._ipam.attachments if self._is_invalid(handle, network, valid)]:
             try:
-                freed += await self._ipam.release(handle)
+                freed += [held.address for held in (await self._ipam.release(handle)).addresses]
             except (ApiError, Unreachable, CniError) as error:
                 errors.append(f"{handle}: {error}")
         if errors:
@@ -82,7 +82,7 @@ class Collector:
         for handle, attachment in suspects.items():
             patience = self._grace * (1 if self._witnesses(attachment) == 2 else _PATIENCE_WITH_ONE_WITNESS)
             if now - self._suspected[handle] >= patience and await self._is_gone(attachment):
-                freed = await self._ipam.release(handle)
+                freed = [held.address for held in (await self._ipam.release(handle)).addresses]
                 owner = "pod {namespace}/{pod}" if attachment.owner.get("pod") else "a container"
                 who = owner.format_map(attachment.owner)
                 log.warning("%s has vanished: freed %s of handle %s", who, ", ".join(freed), handle)

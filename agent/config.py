@@ -14,20 +14,25 @@ network     name of the pod network: what other plugins have served before is ta
 cooldown    seconds for which a freed address is not given out again
 grace       seconds for which a vanished pod keeps its address
 keep_blocks seconds for which an empty block is kept, unless it is the only one with room in its pool
+control     path of the Unix socket on which podnet-ipam-ctl asks the agent about itself
+metrics     loopback address and port of metrics and health, such as "127.0.0.1:9764"; empty for none
 routes      whether to keep routes to the other nodes' blocks, for main plugins that leave routing to others
 """
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import tomllib
 
 from .collector import GRACE_SECONDS
+from .ctl import CONTROL_SOCKET
 from .node_blocks import KEEP_BLOCKS_SECONDS
 
-_PATHS = {"kubeconfig", "pools_file", "datastore", "socket", "store", "spool", "results"}
+_PATHS = {"kubeconfig", "pools_file", "datastore", "socket", "store", "spool", "results", "control"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class AgentConfig:
     spool: Path = Path("/var/lib/podnet-ipam/spool")
     results: Path = Path("/var/lib/cni/results")
     network: str = ""
+    control: Path = CONTROL_SOCKET
+    metrics: str = ""
     routes: bool = False
     cooldown: float = 30.0
     grace: float = GRACE_SECONDS
@@ -69,4 +76,22 @@ class AgentConfig:
             if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
                 raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
         paths = {key: Path(values[key]) for key in values.keys() & _PATHS}
-        return cls(**{**values, **paths})
+        config = cls(**{**values, **paths})
+        try:
+            _ = config.metrics_address
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        return config
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Host and port of `metrics`. ValueError for anything but a loopback address: what is said there is for all."""
+        if not self.metrics:
+            return None
+        try:
+            parts = urlsplit(f"//{self.metrics}")
+            if ipaddress.ip_address(parts.hostname).is_loopback and parts.port and parts.netloc == self.metrics:
+                return parts.hostname, parts.port
+        except ValueError:
+            pass
+        raise ValueError(f"metrics is {self.metrics!r}; a loopback address with a port is expected: '127.0.0.1:9764'")

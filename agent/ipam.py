@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import NamedTuple
 
 from .._core.assignment import Choice, Subject, choose
 from .._core.names import handle_id
@@ -34,6 +35,7 @@ from .cluster import Cluster
 from .errors import TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .lull import Lull
+from .metrics import STORE_COMMITS, STORE_ERRORS
 from .node_blocks import NodeBlocks, Promise
 from .resting import FOR_NOBODY, Keep
 from .results import Running
@@ -70,6 +72,18 @@ class Attachment:
     netns: str
     noted: float
     keep: Keep = FOR_NOBODY
+
+
+# How an answer was made safe; the last two had nothing to do.
+LOCAL_FIRST, WRITTEN_THROUGH = "local-first", "written-through"
+ALREADY_HELD, NOTHING_HELD = "already-held", "nothing-held"
+
+
+class Outcome(NamedTuple):
+    """What a request came to: the addresses that it was about, and how the answer was made safe."""
+
+    addresses: tuple[Address, ...]
+    mode: str
 
 
 class Ipam:
@@ -131,6 +145,11 @@ class Ipam:
         return attachment.addresses if attachment else ()
 
     @property
+    def unsettled(self) -> set[str]:
+        """The handles of which something still has to reach the API server."""
+        return set(self._mirroring).union(*(keeper.unsettled for keeper in self.blocks))
+
+    @property
     def attachments(self) -> Mapping[str, Attachment]:
         """All that this node's blocks hold, by handle."""
         return self._held
@@ -143,7 +162,7 @@ class Ipam:
         attributes: dict[str, str],
         netns: str = "",
         keep: Keep = FOR_NOBODY,
-    ) -> tuple[Address, ...]:
+    ) -> Outcome:
         """One address for each of `wanted`, which are address families or very addresses; all of them or none.
 
         `keep`: whose kept addresses it gets, and whom its own are kept for when they are freed. The same attachment
@@ -154,25 +173,25 @@ class Ipam:
         async with self._turn(handle):
             held = self.holding(handle)
             if held:
-                log.info("handle %s asks again", handle)
                 self._move(handle, netns)
-                return held
+                return Outcome(held, ALREADY_HELD)
             choices = [each if isinstance(each, str) else choose(each, subject, self._cluster.pools) for each in wanted]
             owner = {**attributes, "node": self._node, "timestamp": _timestamp()}
             new = Attachment((), owner, netns, time.monotonic(), keep)
             for _try in range(MOST_TRIES):
-                if await self._assign_once(handle, subject, choices, new):
-                    return self.holding(handle)
+                mode = await self._assign_once(handle, subject, choices, new)
+                if mode is not None:
+                    return Outcome(self.holding(handle), mode)
             raise CniError(TRY_AGAIN_LATER, f"{subject}: others took every block with room first, {MOST_TRIES} times")
 
-    async def release(self, handle: str) -> tuple[str, ...]:
-        """Free whatever the attachment holds, and return the addresses; () when it holds nothing, which is no error."""
+    async def release(self, handle: str) -> Outcome:
+        """Free whatever the attachment holds. That it holds nothing is no error."""
         self._lull.request()
         async with self._turn(handle):
             held = self.holding(handle)
             cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
             if not cidrs:
-                return ()
+                return Outcome((), NOTHING_HELD)
             keepers = await self.blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
             gathered = asyncio.ensure_future(self._lull.wait()) if recorded else None
@@ -182,12 +201,12 @@ class Ipam:
             if not recorded:
                 await self._in_time([mirrored], f"handle {handle}")
             self._held.pop(handle, None)
-            return tuple(address.address for address in held)
+            return Outcome(held, LOCAL_FIRST if recorded else WRITTEN_THROUGH)
 
     async def _assign_once(
         self, handle: str, subject: Subject, choices: Sequence[Choice | str], new: Attachment
-    ) -> bool:
-        """One try at an address of each choice. False when a block turned out to be unusable."""
+    ) -> str | None:
+        """One try at an address of each choice: how it was made safe. None when a block turned out to be unusable."""
         promises = await self.blocks.promise_all(subject, choices, new.keep.pod)
         keepers = [promise.keeper for promise in promises]
         local_first = self._may_answer_first(handle, promises)
@@ -198,33 +217,42 @@ class Ipam:
         ]
         if any(change.failed for change in changes):  # an address that two asked for at once went to the other
             self._take_back(handle, keepers, new.keep)
-            return False
+            return None
         recorded = self._hold(handle, keepers, changes, new)
         if local_first and recorded:
             for change in changes:
                 change.answered = True
-            return True
+            return LOCAL_FIRST
         try:
             await self._in_time([change.done for change in changes], str(subject))
         except BaseException as error:
             self._take_back(handle, keepers, new.keep)
             if isinstance(error, BlockUnusableError):
-                return False
+                return None
             raise
         for change in changes:
             change.answered = True
         # A block that was read again may have given another address.
         self._hold(handle, keepers, changes, new)
-        return True
+        return WRITTEN_THROUGH
 
     def _may_answer_first(self, handle: str, promises: Sequence[Promise]) -> bool:
         """Whether nobody else can take an address of these blocks before the API server knows of it.
 
         Not for a handle that has something under way: its own release may be what empties the block.
         """
-        strict = self._cluster.config.strict_affinity
-        safe = all(promise.keeper.stored_in_use and not promise.borrowed for promise in promises)
-        return strict and safe and handle not in self._mirroring
+        safe = not any(promise.borrowed or self.why_written_through(promise.keeper) for promise in promises)
+        return safe and handle not in self._mirroring
+
+    def why_written_through(self, keeper: BlockKeeper) -> str | None:
+        """Why an address of this block has to be stored at the API server before it is answered; None when not."""
+        if not self._cluster.config.strict_affinity:
+            return "strictAffinity is off: other nodes may take addresses of it"
+        if not keeper.claimed:
+            return "it is not this node's: its owner may take addresses of it"
+        if not keeper.stored_in_use:
+            return "the API server has not seen it in use: Calico may give an empty block to another node"
+        return None
 
     def _hold(self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], new: Attachment) -> bool:
         """Note what the attachment holds now. Return whether the store has it."""
@@ -254,8 +282,10 @@ class Ipam:
         try:
             write(*values)
         except StoreError as error:
+            STORE_ERRORS.inc()
             log.error("the store cannot be written: %s", error)
             return False
+        STORE_COMMITS.inc()
         return True
 
     async def _mirror_release(self, handle: str, cidrs: Sequence[str], changes: Sequence[Change]) -> None:

@@ -23,10 +23,14 @@ from .cluster import Cluster, detect_calico_api
 from .cni import CniServer, error_answer
 from .collector import Collector
 from .config import AgentConfig
+from .endpoints import endpoints
 from .errors import TRY_AGAIN_LATER, CniError
+from .insight import Insight
 from .ipam import Ipam
 from .local import LocalDatastore
+from .loop import Busy, MeasuredLoop
 from .protocol import Answer, Listener, Request
+from .record import Record
 from .results import running
 from .routes import keep_routes
 from .spool import Spool
@@ -51,34 +55,53 @@ log = logging.getLogger(__name__)
 class Agent:
     """One run of the agent. It listens at once and answers once it knows the node's state; until then callers wait."""
 
-    def __init__(self, config: AgentConfig, client: Client | LocalDatastore):
+    def __init__(self, config: AgentConfig, client: Client | LocalDatastore, busy: Busy):
         self._config = config
         self._client = client
         self._ready = asyncio.Event()
         self._store = Store(config.store)
         self._spool = Spool(config.spool)
+        self.insight = Insight(config, client, self._store, self._spool, busy)
 
     async def answer(self, request: Request) -> Answer:
+        record = Record(request)
+        if await self._is_ready():
+            answer = await self._server.handle(request, record)
+            if answer.again and request.is_delete:
+                answer = self._postpone(request, record)
+        else:
+            answer = _refuse(record, self.insight.why_unable())
+        record.close()
+        return answer
+
+    async def _is_ready(self) -> bool:
+        """Whether the agent knows the node's state, for which a request waits some time."""
         if not self._ready.is_set():
             try:
                 async with asyncio.timeout(READY_SECONDS):
                     await self._ready.wait()
             except TimeoutError:
-                return error_answer(CniError(TRY_AGAIN_LATER, "the agent has not learnt the cluster's state yet"))
-        answer = await self._server.handle(request)
-        return self._postponed(request) if answer.again and request.is_delete else answer
+                return False
+        return True
 
-    def _postponed(self, request: Request) -> Answer:
+    def _postpone(self, request: Request, record: Record) -> Answer:
         """A DEL that could not be carried out now is carried out later: a runtime may never ask again."""
         try:
             self._spool.leave(request)
         except OSError as error:
-            return error_answer(CniError(TRY_AGAIN_LATER, f"the spool folder cannot be written: {error}"))
+            return _refuse(record, f"the spool folder cannot be written: {error}")
+        record.postpone()
         return Answer(0, b"")
+
+    async def _carry_out(self, request: Request) -> Answer:
+        record = Record(request)
+        answer = await self._server.handle(request, record)
+        record.close()
+        return answer
 
     async def _work_off_spool(self) -> None:
         while True:
-            await self._spool.consume(self._server.handle)
+            await self._spool.consume(self._carry_out)
             await asyncio.sleep(SPOOL_SECONDS)
 
     def listen(self) -> Listener:
@@ -111,6 +134,7 @@ class Agent:
             await self._retry(lambda: self._ipam.start(attachments, self._config.network))
             collector = Collector(self._ipam, self._client, node, self._config.grace)
             self._server = CniServer(self._ipam, cluster, node, collector)
+            self.insight.ready(self._ipam, cluster, self._server)
             self._ready.set()
             tasks.create_task(self._work_off_spool())
             tasks.create_task(collector.run())
@@ -155,7 +179,13 @@ def connect(config: AgentConfig) -> Client | LocalDatastore:
     return datastore
 
 
-async def serve(config: AgentConfig) -> None:
+def _refuse(record: Record, why: str) -> Answer:
+    error = CniError(TRY_AGAIN_LATER, why)
+    record.fail(error)
+    return error_answer(error)
+
+
+async def serve(config: AgentConfig, busy: Busy) -> None:
     """Run until SIGTERM or SIGINT, or until something fails that a restart may mend."""
     # Where Python has it (3.12), a task begins at once: an ADD that need not wait is answered without another turn.
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
@@ -164,15 +194,16 @@ async def serve(config: AgentConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     client = connect(config)
     try:
-        agent = Agent(config, client)
+        agent = Agent(config, client, busy)
         listener = agent.listen()
-        # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for it.
-        notify("READY=1", "STATUS=learning the cluster's state")
-        work = asyncio.create_task(agent.work())
-        stop = asyncio.create_task(stopped.wait())
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        notify("STOPPING=1")
-        await listener.stop(STOP_SECONDS)
+        async with endpoints(agent.insight, config.control, config.metrics_address):
+            # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for it.
+            notify("READY=1", "STATUS=learning the cluster's state")
+            work = asyncio.create_task(agent.work())
+            stop = asyncio.create_task(stopped.wait())
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            notify("STOPPING=1")
+            await listener.stop(STOP_SECONDS)
         if work.done():
             await work
         await agent.finish()
@@ -189,6 +220,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         config = AgentConfig.read(options.config)
-        asyncio.run(serve(config))
+        with asyncio.Runner(loop_factory=MeasuredLoop) as runner:
+            runner.run(serve(config, runner.get_loop().busy))
     except (OSError, ValueError, StoreError, Unreachable) as error:
         raise SystemExit(f"podnet-ipam-agent: {error}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -100,6 +100,9 @@ class NodeBlocks:
 
     def __len__(self) -> int:
         return sum(keeper.claimed for keeper in self._keepers.values())
+
+    def __iter__(self) -> Iterator[BlockKeeper]:
+        return iter(list(self._keepers.values()))
 
     @property
     def have_room(self) -> bool:

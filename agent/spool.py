@@ -27,6 +27,11 @@ class Spool:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
 
+    @property
+    def waiting(self) -> list[Path]:
+        """The tombstones, the oldest first."""
+        return sorted(path for path in self._folder.iterdir() if not path.name.startswith("."))
+
     def leave(self, request: Request) -> None:
         """Write a tombstone, whole or not at all. OSError when it cannot be kept."""
         name = f"{time.time_ns()}-{os.getpid()}"
@@ -43,7 +48,7 @@ class Spool:
 
     async def consume(self, carry_out: Callable[[Request], Awaitable[Answer]]) -> None:
         """Carry out each tombstone, the oldest first, and remove those that succeeded."""
-        for file in sorted(path for path in self._folder.iterdir() if not path.name.startswith(".")):
+        for file in self.waiting:
             try:
                 request = parse_request(file.read_bytes())
             except ValueError as error:

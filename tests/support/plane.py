@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFINITIONS = ROOT / "roles/cni_ipam/files/crds"
 SHIM = Path(sysconfig.get_path("platlib")) / "podnet_ipam/agent/bin/podnet-ipam"
 AGENT = Path(sysconfig.get_path("scripts")) / "podnet-ipam-agent"
+CTL = Path(sysconfig.get_path("scripts")) / "podnet-ipam-ctl"
 READY_SECONDS = 15.0
 
 KINDS = ("IPPool", "IPAMBlock", "BlockAffinity", "IPAMHandle", "IPReservation")
@@ -121,6 +122,19 @@ class CniReply:
         return self.body["ips"][0]["address"].partition("/")[0]
 
 
+@dataclass(frozen=True)
+class CtlReply:
+    """What podnet-ipam-ctl printed, and its exit status."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.stdout)
+
+
 class AgentNode:
     """A node's agent as a process, and its CNI executable."""
 
@@ -134,6 +148,7 @@ class AgentNode:
         grace: float = 60.0,
         cooldown: float = 0,
         keep_blocks: float = 900.0,
+        metrics: str = "",
     ):
         self.name = name
         self.folder = folder / name
@@ -145,9 +160,11 @@ class AgentNode:
         self.spool = self.folder / "spool"
         self.results = self.folder / "results"
         self.datastore = self.folder / "datastore.sqlite"
+        self.control = self.folder / "control.sock"
         # One of the first two is given.
         paths = {"kubeconfig": kubeconfig, "pools_file": pools_file, "datastore": self.datastore}
         paths |= {"socket": self.socket, "store": self.store, "spool": self.spool, "results": self.results}
+        paths |= {"control": self.control}
         lines = [
             f'node = "{name}"',
             'network = "podnet"',
@@ -155,13 +172,18 @@ class AgentNode:
             f"grace = {grace}",
             f"cooldown = {cooldown}",
             f"keep_blocks = {keep_blocks}",
+            f'metrics = "{metrics}"',
         ]
         self.config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None
 
-    async def start(self) -> AgentNode:
+    def launch(self) -> None:
+        """Start the process; it may not know anything yet."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([*BOUND, AGENT, "--config", self.config], stdout=log, stderr=log)
+
+    async def start(self) -> AgentNode:
+        self.launch()
         async with asyncio.timeout(READY_SECONDS):
             while "ready: node" not in self.log.read_text():
                 assert self._process.poll() is None, self.log.read_text()
@@ -170,6 +192,13 @@ class AgentNode:
 
     def tell(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    async def logged(self, text: str) -> str:
+        """The log, once it contains a text: what became of a request is written after its answer."""
+        async with asyncio.timeout(READY_SECONDS):
+            while text not in (log := self.log.read_text()):
+                await asyncio.sleep(0.02)
+        return log
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
@@ -228,6 +257,14 @@ class AgentNode:
             stdout=subprocess.PIPE,
         )
         return await _reply(process, config)
+
+    async def ctl(self, *arguments: str) -> CtlReply:
+        """Run podnet-ipam-ctl as an operator does."""
+        process = await asyncio.create_subprocess_exec(
+            CTL, "--socket", self.control, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        stdout, stderr = await process.communicate()
+        return CtlReply(process.returncode, stdout.decode(), stderr.decode())
 
     async def add(self, container: str, **options) -> CniReply:
         return await self.call("ADD", container, **options)

@@ -33,6 +33,8 @@ cdef class Block:
 
     cpdef release_ordinals(self, list ordinals)
 
+    cdef str _state(self, Py_ssize_t ordinal)
+
     @cy.locals(index=Py_ssize_t)
     cdef void _allocate(self, Py_ssize_t ordinal, str handle, dict secondary) except *
 

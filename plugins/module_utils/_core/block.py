@@ -20,6 +20,9 @@ from __future__ import annotations
 
 from .bitmap import Bitmap
 
+# What an address of a block is, as one letter: see Block.states.
+USED, RESERVED, COOLING, FREE = "#", "r", "c", "."
+
 
 class Block:
     """One block. `size` is its number of addresses; an ordinal is an index of one of them, from 0.
@@ -160,6 +163,20 @@ class Block:
         return [
             (ordinal, self._attributes[index]) for ordinal, index in enumerate(self._allocations) if index is not None
         ]
+
+    def states(self):
+        """What each address is, in order: a text of USED, RESERVED, COOLING and FREE; FREE ones can be assigned.
+
+        A reserved address that is allocated all the same is USED.
+        """
+        return "".join([self._state(ordinal) for ordinal in range(self.size)])
+
+    def _state(self, ordinal):
+        if self._allocations[ordinal] is not None:
+            return USED
+        if ordinal in self._reserved:
+            return RESERVED
+        return COOLING if ordinal in self._resting else FREE
 
     def _allocate(self, ordinal, handle, secondary):
         entry = {"handle_id": handle, "secondary": secondary}

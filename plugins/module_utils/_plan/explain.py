@@ -1,19 +1,14 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which pools a pod would draw from, and why not from the others: the node plugin's own rules, asked beforehand."""
+"""Questions about pods, existing or not: which pools each would draw from, and why not from the others."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from dataclasses import dataclass, field
 
-from .._core import assignment
-from .._core.names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION
-from .._core.pool import pool_of
+from .._core import assignment, explanation
 from .operation import Problem
-
-_DEFAULT_FAMILIES = "the default families"
 
 
 @dataclass(frozen=True)
@@ -43,19 +38,9 @@ def problems(questions, observed):
 def explain(question, observed):
     """The answer to one question without problems."""
     subject = _subject(question, observed)
-    answer = {"namespace": subject.namespace, "node": subject.node, "pod": question.get("pod")}
-    if subject.pod_annotations.get(ADDRESSES_ANNOTATION):
-        return {**answer, **_fixed(subject, observed.pools)}
-    _value, where = subject.annotation(FAMILIES_ANNOTATION)
-    answer["families_source"] = where or _DEFAULT_FAMILIES
-    try:
-        families = assignment.families(subject, [assignment.FAMILIES[name] for name in question["families"]])
-    except assignment.AssignmentError as error:
-        return {**answer, "families": [], "ipv4": None, "ipv6": None, "error": str(error)}
-    answer["families"] = [name for name, family in assignment.FAMILIES.items() if family in families]
-    for family in assignment.FAMILIES.values():
-        answer[f"ipv{family}"] = _choice(family, subject, observed.pools) if family in families else None
-    return {**answer, "error": None}
+    default = [assignment.FAMILIES[name] for name in question["families"]]
+    asked = {"namespace": subject.namespace, "node": subject.node, "pod": question.get("pod")}
+    return {**asked, **explanation.explain(subject, default, observed.pools.values())}
 
 
 def _subject(question, observed):
@@ -82,42 +67,3 @@ def _texts(values):
 def _annotation(value):
     """An annotation may be given as its text, or as the list that the text is to be the JSON of."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _choice(family, subject, pools):
-    try:
-        choice = assignment.choose(family, subject, pools.values())
-    except assignment.AssignmentError as error:
-        return {"pools": [], "source": None, "refused": [], "error": str(error)}
-    chosen = [pool.name for pool in choice.pools]
-    reasons = dict(choice.refused)
-    for pool in pools.values():
-        if pool.family == family and pool.name not in chosen:
-            reasons.setdefault(pool.name, f"{choice.source} does not name it")
-    refused = [{"name": name, "reason": reason} for name, reason in sorted(reasons.items())]
-    return {"pools": chosen, "source": choice.source, "refused": refused, "error": None}
-
-
-def _fixed(subject, pools):
-    """The answer for a pod with the annotation ipAddrs, which makes pools and families meaningless."""
-    source = f"annotation {ADDRESSES_ANNOTATION} of {subject}"
-    answer = {"families_source": source, "families": [], "ipv4": None, "ipv6": None, "error": None}
-    try:
-        addresses = assignment.addresses(subject)
-    except assignment.AssignmentError as error:
-        return {**answer, "error": str(error)}
-    for text in addresses:
-        version = ipaddress.ip_address(text).version
-        answer["families"].append(f"IPv{version}")
-        answer[f"ipv{version}"] = {"source": f"{source}: {text}", "refused": [], **_pool_of(text, pools)}
-    return answer
-
-
-def _pool_of(text, pools):
-    """The pool that one particular address comes from, or why it comes from none."""
-    pool = pool_of(text, pools.values())
-    if pool is None:
-        return {"pools": [], "error": f"{text} lies in no pool"}
-    if pool.why_not_usable():
-        return {"pools": [], "error": f"{text} lies in pool {pool.name}, but {pool.why_not_usable()}"}
-    return {"pools": [pool.name], "error": None}

@@ -90,7 +90,7 @@ async def test_an_unknown_pool_is_named_with_annotation_object_and_what_exists(n
         f"pod typo/web-0: annotation {V4} of namespace typo names pool 'paymets', which does not exist; "
         "pools of this family: legacy-firewall, payments, rack-1, rack-2"
     )
-    assert reply.body["msg"] in node.log.read_text()
+    assert await node.logged(reply.body["msg"])
 
 
 async def test_a_malformed_annotation_is_quoted(node):

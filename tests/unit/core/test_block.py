@@ -48,6 +48,19 @@ def test_the_address_freed_last_is_the_last_to_be_given_out_again(core):
     assert [block.assign(handle, OWNER) for handle in "defg"] == [3, 1, 0, -1]
 
 
+def test_the_states_of_a_block_say_what_each_address_is(core):
+    block = empty(core, size=8, reserved=[0, 3])
+    block.assign_ordinal(3, "a", OWNER)  # reserved, but asked for
+    assert block.assign("b", OWNER) == 1
+    assert block.assign("c", OWNER) == 2
+    block.release("c")
+    block.rest([2])
+    assert block.states() == "r#c#...."
+    assert block.states().count(core.block.FREE) == block.assignable
+    block.wake([2])
+    assert block.states() == "r#.#...."
+
+
 def test_single_addresses_are_freed_whoever_holds_them(core):
     block = empty(core, size=4)
     for handle in ("a", "b", "b", "c"):
