@@ -221,7 +221,9 @@ class PlainBlock:
 
     def holders(self):
         entries = self.spec["attributes"]
-        return [(ordinal, entries[index]) for ordinal, index in enumerate(self.spec["allocations"]) if index is not None]
+        return [
+            (ordinal, entries[index]) for ordinal, index in enumerate(self.spec["allocations"]) if index is not None
+        ]
 
     @property
     def assignable(self):
