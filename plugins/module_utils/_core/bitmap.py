@@ -69,17 +69,19 @@ class Bitmap:
         self.size = size
         self.free = size
         offsets = array("q", [0])
-        words = array("Q")
+        last_words = []
         bits = size
         while True:
             level_words = (bits + WORD_BITS - 1) // WORD_BITS
-            surplus = level_words * WORD_BITS - bits
-            words.extend(array("Q", [ALL_ONES]) * (level_words - 1))
-            words.append(ALL_ONES >> surplus)
-            offsets.append(len(words))
+            offsets.append(offsets[-1] + level_words)
+            last_words.append(ALL_ONES >> (level_words * WORD_BITS - bits))
             if level_words == 1:
                 break
             bits = level_words
+        # At once: an array that grows takes more than it needs.
+        words = array("Q", [ALL_ONES]) * offsets[-1]
+        for level, word in enumerate(last_words, 1):
+            words[offsets[level] - 1] = word
         self._depth = len(offsets) - 1
         # The arrays keep their size from here on, so that pointers into them stay valid.
         self._arrays = (words, offsets)
