@@ -18,6 +18,7 @@ from support.core import load
 BITS = (6, 8, 12, 16, 20, 24)
 FILLINGS = (0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 ONE_LEFT = 1
+CASES = [*((filling, False) for filling in (*FILLINGS, ONE_LEFT)), (0, True), (0.9999, True)]
 RESERVED = 16  # one of so many addresses is reserved where some are
 PERIOD = 1 << 14  # free addresses are spread: each stretch of this length is filled alike
 ROUNDS = 15
@@ -31,7 +32,7 @@ def report() -> dict:
         in_c = _build(Path(folder)).allocate_and_release
         pairs = [
             {"form": form, "bits": bits, "filling": filling, "reserved": reserved, "ns": ns}
-            for filling, reserved in [*((filling, False) for filling in (*FILLINGS, ONE_LEFT)), (0, True), (0.9999, True)]
+            for filling, reserved in CASES
             for bits in BITS
             for form, ns in _bitmap_pairs(in_c, bits, filling, reserved).items()
         ]
@@ -120,7 +121,9 @@ def _build(folder: Path):
     for init in (package / "__init__.py", package.parent / "__init__.py"):
         init.touch()
     (package / "bitmap.pxd").write_text((installed / "bitmap.pxd").read_text())
-    extensions = cythonize([Extension("pairs", [str(source)])], include_path=[str(folder)], quiet=True, language_level=3)
+    extensions = cythonize(
+        [Extension("pairs", [str(source)])], include_path=[str(folder)], quiet=True, language_level=3
+    )
     command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(folder), str(folder / "temp")
     command.ensure_finalized()
@@ -139,11 +142,15 @@ def _print(figures: dict) -> None:
         title = f"{form}, {'one address left' if filling == ONE_LEFT else f'{filling:.2%} full'}"
         title += f", 1 of {RESERVED} reserved" if reserved else ""
         print(f"{title:<44}" + "".join(f"{ns[form, filling, reserved, bits]:>9.0f}" for bits in BITS))
-    print(f"{'memory, bits per address':<44}" + "".join(f"{row['bits_per_address']:>9.2f}" for row in figures["memory"]))
+    print(
+        f"{'memory, bits per address':<44}" + "".join(f"{row['bits_per_address']:>9.2f}" for row in figures["memory"])
+    )
     print("Block: assign and release one address, ns per pair (medians)")
     for form in ("compiled", "interpreted"):
         for size in BLOCK_SIZES:
             cells = [row["ns"] for row in figures["blocks"] if (row["form"], row["size"]) == (form, size)]
-            fillings = ", ".join(f"{ns:.0f} ({filling:.0%} full)" for ns, filling in zip(cells, BLOCK_FILLINGS, strict=True))
+            fillings = ", ".join(
+                f"{ns:.0f} ({filling:.0%} full)" for ns, filling in zip(cells, BLOCK_FILLINGS, strict=True)
+            )
             print(f"{form}, {size} addresses: {fillings}")
     print()

@@ -35,7 +35,9 @@ def report() -> dict:
     """Print the figures and return them: ms of a claim (medians), claims per second, requests of a claim."""
     with tempfile.TemporaryDirectory(prefix="podnet-bench-") as folder, ControlPlane() as plane:
         rows = asyncio.run(_report(Path(folder), plane))
-    print(f"Claims: one API server, one process for all nodes; {SINGLE} claims one after another, and {AT_ONCE} at a time")
+    print(
+        f"Claims: one API server, one process for all nodes; {SINGLE} claims one after another, and {AT_ONCE} at a time"
+    )
     print(f"{'nodes':<10}{'ms of a claim':>15}{'requests':>10}{'claims/s in a burst':>24}{'requests':>10}")
     for row in rows:
         cells = f"{row['nodes']:<10}{row['ms']:>15.1f}{row['requests']:>10.2f}"
