@@ -43,8 +43,8 @@ the stable ABI. Free addresses are spread over the whole bitmap; with one left, 
 {pairs}
 
 Each level is a word that has to be read before it is known which word of the next one counts. In C a nearly full bitmap
-of 2^24 addresses therefore takes longer than an empty one; called from Python, the two calls cost more than that. Interpreted,
-each level costs about 1 us. That is where modules stand, which do no more than repair blocks of 64 to 4,096 addresses.
+of 2^24 addresses therefore takes longer than an empty one; called from Python, the two calls cost more than that.
+Interpreted, each level costs about 1 us. So it runs in modules, which only repair blocks of up to 4,096 addresses.
 
 {memory}
 
@@ -189,9 +189,9 @@ def _plugin_table(programs: dict[str, dict]) -> str:
 def _burst(burst: dict) -> str:
     writes = ", ".join(f"{count} to `{kind}`" for kind, count in burst["writes"].items() if count)
     return (
-        f"A burst of {burst['adds']} ADDs that are written through takes {burst['ms']:.0f} ms and makes these writes at\n"
-        f"the API server: {writes}. A pod has a handle of its own; changes that\n"
-        "wait for one block share a write."
+        f"A burst of {burst['adds']} ADDs that are written through takes {burst['ms']:.0f} ms and makes these writes at "
+        f"the API server:\n{writes}. A pod has a handle of its own; changes that wait for one block share "
+        "a write."
     )
 
 
@@ -199,8 +199,13 @@ def _claims_table(rows: list[dict]) -> str:
     return _table(
         ["nodes", "ms of a claim", "requests", "claims per second in a burst", "requests of a claim in a burst"],
         [
-            [f"{row['nodes']:,}", f"{row['ms']:.1f}", f"{row['requests']:.2f}"]
-            + [f"{row['rate']:.0f}", f"{row['requests_at_once']:.2f}"]
+            [
+                f"{row['nodes']:,}",
+                f"{row['ms']:.1f}",
+                f"{row['requests']:.2f}",
+                f"{row['rate']:.0f}",
+                f"{row['requests_at_once']:.2f}",
+            ]
             for row in rows
         ],
     )
