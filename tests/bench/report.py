@@ -189,8 +189,8 @@ def _plugin_table(programs: dict[str, dict]) -> str:
 def _burst(burst: dict) -> str:
     writes = ", ".join(f"{count} to `{kind}`" for kind, count in burst["writes"].items() if count)
     return (
-        f"A burst of {burst['adds']} ADDs that are written through takes {burst['ms']:.0f} ms and makes these writes at "
-        f"the API server:\n{writes}. A pod has a handle of its own; changes that wait for one block share "
+        f"A burst of {burst['adds']} ADDs that are written through takes {burst['ms']:.0f} ms and makes these writes "
+        f"at the API server:\n{writes}. A pod has a handle of its own; changes that wait for one block share "
         "a write."
     )
 
