@@ -28,7 +28,6 @@ NODES = (10, 100, 1000)
 AT_ONCE = 64  # claims that go on at the same time: the client's connections
 SINGLE = 50  # claims one after another, with all nodes there
 KINDS = ("ipamblocks", "blockaffinities")
-READING = ("LIST", "WATCH")
 
 
 def report() -> dict:
@@ -72,7 +71,7 @@ async def _followed(cluster: Cluster):
 async def _measure(plane: ControlPlane, cluster: Cluster, count: int) -> dict:
     (pool,) = cluster.pools
     nodes = [Claims(cluster, f"node-{number}") for number in range(count)]
-    await nodes[0].claim(pool)  # the connection, and what the API server prepares for a kind
+    await nodes[0].claim(pool, time.monotonic())  # the connection, and what the API server prepares for a kind
 
     before = await _requests(plane)
     started = time.perf_counter()
@@ -85,7 +84,7 @@ async def _measure(plane: ControlPlane, cluster: Cluster, count: int) -> dict:
     before = await _requests(plane)
     for number in range(SINGLE):
         started = time.perf_counter()
-        await nodes[number % count].claim(pool)
+        await nodes[number % count].claim(pool, time.monotonic())
         times.append(time.perf_counter() - started)
     single = await _requests(plane) - before
     return {
@@ -102,12 +101,12 @@ async def _claim_at_once(nodes: list[Claims], pool: Pool) -> list[dict]:
 
     async def claim(claims: Claims) -> dict:
         async with turn:
-            return await claims.claim(pool)
+            return await claims.claim(pool, time.monotonic())
 
     return await asyncio.gather(*map(claim, nodes))
 
 
 async def _requests(plane: ControlPlane) -> int:
-    """Requests so far for blocks and claims, without those of the watch caches."""
+    """Requests so far for blocks and claims. The watches are not a claim's."""
     counted = await asyncio.to_thread(count_requests, plane)
-    return sum(count for (verb, kind), count in counted.items() if kind in KINDS and verb not in READING)
+    return sum(count for (verb, kind), count in counted.items() if kind in KINDS and verb != "WATCH")
