@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    figures = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine()}
+    figures = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine(), "load": round(os.getloadavg()[0], 1)}
     for name in options.parts or PARTS:
         figures[name] = PARTS[name].report()
     if options.figures:

@@ -28,7 +28,7 @@ PAGE = """\
 
 Drawn by `make report` from [one run](performance/figures.json) of `make bench` on {date}: {machine}.
 The API server and etcd run on the same cores as what is measured, so every figure that waits for them shows both.
-Figures are medians.
+Figures are medians. The load average was {load} at the start; others used the machine when it is far above 0.
 
 ## Allocator
 
@@ -137,6 +137,7 @@ def _page(figures: dict) -> str:
     return PAGE.format(
         date=figures["date"],
         machine=figures["machine"],
+        load=figures["load"],
         pause=figures["plugin"]["pause"],
         burst=_burst(figures["plugin"]["written_burst"]),
         pairs=_pairs_table(figures["allocator"]),
