@@ -28,9 +28,9 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    figures = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine(), "load": round(os.getloadavg()[0], 1)}
+    figures = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine()}
     for name in options.parts or PARTS:
-        figures[name] = PARTS[name].report()
+        figures[name] = {"load": round(os.getloadavg()[0], 1), **PARTS[name].report()}
     if options.figures:
         options.figures.write_text(json.dumps(figures, indent=1) + "\n")
 

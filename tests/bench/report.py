@@ -26,9 +26,9 @@ Series = dict[str, Sequence[float]]
 PAGE = """\
 # Performance
 
-Drawn by `make report` from [one run](performance/figures.json) of `make bench` on {date}: {machine}.
+Drawn by `make report` from [figures](performance/figures.json) of {date}: {machine}.
 The API server and etcd run on the same cores as what is measured, so every figure that waits for them shows both.
-Figures are medians. The load average was {load} at the start; others used the machine when it is far above 0.
+Figures are medians. The load average when a part started, which tells how much others used the machine: {loads}.
 
 ## Allocator
 
@@ -137,7 +137,7 @@ def _page(figures: dict) -> str:
     return PAGE.format(
         date=figures["date"],
         machine=figures["machine"],
-        load=figures["load"],
+        loads=", ".join(f"{part} {figures[part]['load']}" for part in ("allocator", "plugin", "claims")),
         pause=figures["plugin"]["pause"],
         burst=_burst(figures["plugin"]["written_burst"]),
         pairs=_pairs_table(figures["allocator"]),
