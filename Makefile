@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 ABREAST := --numprocesses auto --dist worksteal
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test test-all lint conventions matrix unit integration e2e molecule bench cluster clean-cluster setup lock
+.PHONY: demo test test-all lint conventions matrix unit integration e2e molecule bench report cluster clean-cluster setup lock
 
 demo: setup            ## the main job on a real cluster: from nothing to a pod in its range
 	$(PYTHON) tests/cluster up
@@ -47,6 +47,10 @@ molecule: setup        ## the role on the kind cluster, by Molecule
 
 bench: setup           ## figures, with the peers beside them
 	$(PYTHON) tests/bench
+
+report: setup          ## docs/performance.md and its pictures, from new figures
+	$(PYTHON) tests/bench --figures docs/performance/figures.json allocator plugin claims
+	$(PYTHON) tests/bench/report.py docs/performance/figures.json
 
 cluster: setup         ## the test cluster alone
 	$(PYTHON) tests/cluster up

@@ -1,17 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print figures: the allocator in both forms, the plugin and the modules beside their peers. Medians of one run."""
+"""Print figures: the allocator, the plugin and the modules beside their peers, claims, an audit. Medians of one run.
+
+tests/bench [--figures FILE] [PART ...]
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import platform
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import allocator, audit, modules, plugin
+from bench import allocator, audit, claims, modules, plugin
+
+PARTS = {part.__name__.rpartition(".")[2]: part for part in (allocator, plugin, claims, modules, audit)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests/bench", description="Print figures, medians of one run.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
+    parser.add_argument("--figures", type=Path, metavar="FILE", help="write the figures there, too, as JSON")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    figures = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine()}
+    for name in options.parts or PARTS:
+        figures[name] = {"load": round(os.getloadavg()[0], 1), **PARTS[name].report()}
+    if options.figures:
+        options.figures.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _machine() -> str:
+    model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    name = " ".join(model.partition(":")[2].split())
+    return f"{os.cpu_count()} cores of a virtual machine, {name}, Linux, CPython {platform.python_version()}"
+
 
 if __name__ == "__main__":
-    allocator.report()
-    plugin.report()
-    modules.report()
-    audit.report()
+    main()

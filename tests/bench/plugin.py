@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ADD and DEL through the CNI executable, beside host-local and beside a program that does nothing.
+"""ADD and DEL through the CNI executable, beside host-local and beside programs that do nothing.
 
 Every program is started by the same loop (spawn.c). The agent has a real API server behind it, on the same machine: it
 shares the cores with that server and its etcd. Written through, an address is stored there before it is answered; local
@@ -22,19 +22,31 @@ from cluster.apiserver import ControlPlane
 from podnet_ipam._kube.calico import V1
 from support.plane import SHIM, AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
 
+from bench.requests import count_requests
+
 SERIAL = 100
 PAUSE = 50  # milliseconds after each call: twenty pods per second, more than a node starts
-PARALLEL = 16
+PARALLEL = (1, 2, 4, 8, 16, 32, 64)
 BURST = 192
+TABLE_PARALLEL = 16  # of PARALLEL: the one that is printed
+HELD = (1, 50, 100, 200, 300, 400, 500)
+AT_HELD = 20  # calls that are measured with so many addresses held
+WRITTEN_BURST = 64
+SETTLE_SECONDS = 3  # until everything is stored that was answered before
+WRITING, WRITTEN = ("POST", "PUT", "DELETE"), ("ipamhandles", "ipamblocks", "blockaffinities")
 PEER = "host-local"
+THROUGH, LOCAL = "podnet-ipam, written through", "podnet-ipam, local first"
 
 
-def report() -> None:
+def report() -> dict:
+    """Print the figures and return them, by program."""
     with tempfile.TemporaryDirectory(prefix="podnet-bench-") as folder, ControlPlane() as plane:
-        asyncio.run(_report(Path(folder), plane))
+        figures = asyncio.run(_report(Path(folder), plane))
+    _print(figures)
+    return figures
 
 
-async def _report(folder: Path, plane: ControlPlane) -> None:
+async def _report(folder: Path, plane: ControlPlane) -> dict:
     spawn = _compile(folder, "spawn", Path(__file__).with_name("spawn.c").read_text(), ["gcc", "-O2"])
     nothing = "int main(void) { return 0; }"
     floors = {
@@ -52,54 +64,121 @@ async def _report(folder: Path, plane: ControlPlane) -> None:
     peer = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "host-local"}}
     peer["ipam"] |= {"ranges": [[{"subnet": "10.1.0.0/16"}]], "dataDir": str(folder / "host-local")}
 
-    rows = {}
-    for name, program in floors.items():
-        rows[name] = _measure(spawn, program, _config(folder, "nothing", {}), environment)
-    rows[PEER] = _measure(spawn, binaries.find(PEER), _config(folder, "peer", peer), environment)
-    rows["podnet-ipam, written through"] = _measure(spawn, SHIM, _config(folder, "ours", ours), environment)
+    def runner(program: Path, config: dict) -> _Runner:
+        path = folder / f"{program.name}.json"
+        path.write_text(json.dumps(config))
+        return _Runner(spawn, program, path, environment)
+
+    programs = {name: _measure(runner(program, {})) for name, program in floors.items()}
+    host_local = runner(binaries.find(PEER), peer)
+    programs[PEER] = {**_measure(host_local), "held": _held(host_local)}
+    plugin = runner(SHIM, ours)
+    burst = _written_burst(plane, plugin)
+    programs[THROUGH] = _measure(plugin)
     async with client_of(plane, folder) as client:
         spec = {"strictAffinity": True, "autoAllocateBlocks": True}
         await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
     await node.add("keeps-the-block-in-use", network="bench")
     await asyncio.sleep(1)
-    rows["podnet-ipam, local first"] = _measure(spawn, SHIM, _config(folder, "ours", ours), environment)
+    programs[LOCAL] = {**_measure(plugin), "held": _held(plugin)}
     node.stop()
-    _print(rows)
+    return {"pause": PAUSE, "programs": programs, "written_burst": burst}
 
 
-def _print(rows: dict[str, tuple[float, float, float]]) -> None:
-    print(f"Plugin: one process per call; ms of a call, {PAUSE} ms apart (medians), and ADD/s with {PARALLEL} at once")
+def _print(figures: dict) -> None:
+    programs, burst = figures["programs"], figures["written_burst"]
+    title = f"ms of a call, {PAUSE} ms apart (medians), and ADD/s with {TABLE_PARALLEL} at once"
+    print(f"Plugin: one process per call; {title}")
     print(f"{'':34}{'ADD':>8}{'DEL':>8}{'ADD/s':>8}{'compared with ' + PEER:>36}")
+    rows = {name: (each["add"], each["del"], _rate(each)) for name, each in programs.items()}
     for name, (add, delete, rate) in rows.items():
         ratios = (rows[PEER][0] / add, rows[PEER][1] / delete, rate / rows[PEER][2])
         compared = "ADD {:.1f}x, DEL {:.1f}x, rate {:.1f}x".format(*ratios) if "podnet" in name else ""
         print(f"{name:<34}{add:>8.2f}{delete:>8.2f}{rate:>8.0f}{compared:>36}")
+    print(f"{'ADD/s, so many at once':<34}" + "".join(f"{parallel:>8}" for parallel in PARALLEL))
+    for name, each in programs.items():
+        print(f"{name:<34}" + "".join(f"{rate:>8.0f}" for _parallel, rate in each["rates"]))
+    print(f"{'ms of an ADD, so many held':<34}" + "".join(f"{held:>8}" for held in HELD))
+    for name, each in programs.items():
+        if "held" in each:
+            print(f"{name:<34}" + "".join(f"{ms:>8.2f}" for _held, ms in each["held"]))
+    writes = ", ".join(f"{count} of {kind}" for kind, count in burst["writes"].items())
+    print(f"{burst['adds']} ADDs at once, written through: {burst['ms']:.0f} ms, writes at the API server: {writes}\n")
 
 
-def _measure(spawn: Path, program: Path, config: Path, environment: dict) -> tuple[float, float, float]:
-    """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again."""
+def _rate(program: dict) -> float:
+    return dict(map(tuple, program["rates"]))[TABLE_PARALLEL]
 
-    def run(command: str, first: int, count: int, parallel: int, pause: int = 0) -> list[int]:
+
+class _Runner:
+    """Runs a program for containers that it never had before, as a runtime does."""
+
+    def __init__(self, spawn: Path, program: Path, config: Path, environment: dict):
+        self._command = [spawn, program, config]
+        self._environment = environment
+        self._next = 0
+
+    def add(self, count: int, parallel: int = 1, pause: int = 0) -> tuple[int, list[int]]:
+        """The first container's number, and the ns that each call took."""
+        first, self._next = self._next, self._next + count
+        return first, self._run("ADD", first, count, parallel, pause)
+
+    def delete(self, first: int, count: int, parallel: int = 1, pause: int = 0) -> list[int]:
+        return self._run("DEL", first, count, parallel, pause)
+
+    def _run(self, command: str, first: int, count: int, parallel: int, pause: int) -> list[int]:
+        spawn, program, config = self._command
         arguments = [spawn, command, str(first), str(count), str(parallel), str(pause), config, program]
-        done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
+        done = subprocess.run(arguments, env=self._environment, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
         return [int(line) for line in done.stdout.split()]
 
-    # No container comes twice, as with a runtime.
-    run("ADD", 0, 5, 1)
-    run("DEL", 0, 5, 1)
-    add = statistics.median(run("ADD", 1000, SERIAL, 1, PAUSE)) / 1e6
-    delete = statistics.median(run("DEL", 1000, SERIAL, 1, PAUSE)) / 1e6
-    started = time.perf_counter()
-    run("ADD", 2000, BURST, PARALLEL)
-    rate = BURST / (time.perf_counter() - started)
-    run("DEL", 2000, BURST, PARALLEL)
-    return add, delete, rate
+
+def _measure(runner: _Runner) -> dict:
+    """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again."""
+    first, _warm = runner.add(5)
+    runner.delete(first, 5)
+    first, adds = runner.add(SERIAL, pause=PAUSE)
+    deletions = runner.delete(first, SERIAL, pause=PAUSE)
+    rates = []
+    for parallel in PARALLEL:
+        started = time.perf_counter()
+        first, _times = runner.add(BURST, parallel)
+        rates.append((parallel, round(BURST / (time.perf_counter() - started), 1)))
+        runner.delete(first, BURST, TABLE_PARALLEL)
+    return {"add": _median_ms(adds), "del": _median_ms(deletions), "rates": rates}
 
 
-def _config(folder: Path, name: str, config: dict) -> Path:
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(config))
-    return path
+def _held(runner: _Runner) -> list[tuple[int, float]]:
+    """(addresses held, ms of a serial ADD), medians; everything is released again."""
+    held, curve = [], []
+    for count in HELD:
+        missing = count - len(held)
+        first, _times = runner.add(missing, TABLE_PARALLEL)
+        held += range(first, first + missing)
+        first, adds = runner.add(AT_HELD, pause=PAUSE)
+        runner.delete(first, AT_HELD, pause=PAUSE)
+        curve.append((count, _median_ms(adds)))
+    for first in held:
+        runner.delete(first, 1)
+    return curve
+
+
+def _written_burst(plane: ControlPlane, runner: _Runner) -> dict:
+    """How long a burst takes that is written through, and how many writes it costs the API server."""
+    first, _claims_the_block = runner.add(1)
+    runner.delete(first, 1)
+    time.sleep(SETTLE_SECONDS)
+    before, started = count_requests(plane), time.perf_counter()
+    first, _times = runner.add(WRITTEN_BURST, WRITTEN_BURST)
+    seconds, counted = time.perf_counter() - started, count_requests(plane) - before
+    runner.delete(first, WRITTEN_BURST, TABLE_PARALLEL)
+    writes = {kind: sum(counted[verb, kind] for verb in WRITING) for kind in WRITTEN}
+    return {"adds": WRITTEN_BURST, "ms": round(seconds * 1e3, 1), "writes": writes}
+
+
+def _median_ms(times: list[int]) -> float:
+    return round(statistics.median(times) / 1e6, 3)
 
 
 def _compile(folder: Path, name: str, source: str, compiler: list[str]) -> Path:

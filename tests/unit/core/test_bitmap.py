@@ -38,12 +38,12 @@ def test_taking_what_is_taken_and_giving_what_is_free_change_nothing(core):
     assert bitmap.free == 100
 
 
-def test_a_cyclic_search_wraps_around(core):
-    bitmap = core.bitmap.Bitmap(100)
-    bitmap.take_range(50, 100)
-    assert bitmap.find_cyclic(60) == 0
-    bitmap.take_range(0, 50)
-    assert bitmap.find_cyclic(60) == -1
+def test_taking_the_next_takes_the_lowest_free_index_from_a_start_on(core):
+    bitmap = core.bitmap.Bitmap(200)
+    bitmap.take_range(60, 130)
+    assert [bitmap.take_next(59), bitmap.take_next(59), bitmap.take_next(0)] == [59, 130, 0]
+    assert bitmap.free == 127
+    assert bitmap.take_next(200) == -1
 
 
 def test_a_range_counts_only_what_was_free(core):
@@ -110,6 +110,13 @@ class BothFormsAgreeWithASet(RuleBasedStateMachine):
         start = data.draw(st.integers(0, self.size))
         expected = min((index for index in self.free if index >= start), default=-1)
         assert self.both(lambda bitmap: bitmap.find(start)) == expected
+
+    @rule(data=st.data())
+    def take_next(self, data):
+        start = data.draw(st.integers(0, self.size))
+        expected = min((index for index in self.free if index >= start), default=-1)
+        assert self.both(lambda bitmap: bitmap.take_next(start)) == expected
+        self.free.discard(expected)
 
     @invariant()
     def counts_agree(self):
