@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Container
 
@@ -21,6 +20,7 @@ from .._kube.errors import ApiError, NotFound, Unreachable
 from .api import Client
 from .errors import TRY_AGAIN_LATER, CniError
 from .ipam import Attachment, Ipam
+from .netns import may_exist
 
 GRACE_SECONDS = 60.0
 _PATIENCE_WITH_ONE_WITNESS = 10
@@ -75,7 +75,7 @@ class Collector:
         suspects = {
             handle: attachment
             for handle, attachment in list(self._ipam.attachments.items())
-            if self._witnesses(attachment) and self._is_old(attachment) and not _exists(attachment.netns)
+            if self._witnesses(attachment) and self._is_old(attachment) and not may_exist(attachment.netns)
         }
         now = time.monotonic()
         self._suspected = {handle: self._suspected.get(handle, now) for handle in suspects}
@@ -108,16 +108,3 @@ class Collector:
             return True
         used = {entry.get("ip") for entry in status.get("podIPs") or ()}
         return bool(used) and used.isdisjoint(address.address for address in attachment.addresses)
-
-
-def _exists(netns: str) -> bool:
-    """Whether the network namespace is still there, or may be; False as well where its path is not known."""
-    if not netns:
-        return False
-    try:
-        os.stat(netns)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # `/proc/<pid>/ns/net` of a process that the agent may not look into
-        pass
-    return True

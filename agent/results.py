@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .netns import may_exist
+
 _KIND = "cniCacheV1"
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ def running(folder: Path) -> Iterator[Running]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("the runtime's record %s is not understood: %r", path, error)
             continue
-        if not found.netns or Path(found.netns).exists():
+        if not found.netns or may_exist(found.netns):
             yield found
 
 
