@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -64,20 +64,24 @@ class Cluster:
         self.routing_changed = asyncio.Event()
         self.on_reserved: Callable[[], None] = lambda: None
         self.on_claim_changed: Callable[[Affinity | None, Affinity | None], None] = lambda old, new: None
+        self._gateways: frozenset = frozenset()
+        self._pools_are_subnets = False
 
-        def reflect(kind: str, decode, on_change) -> Reflector:
-            return Reflector(client, calico.path(kind), decode=decode, on_change=on_change)
+        def reflect(kind: str, decode, on_change, optional: bool = False) -> Reflector:
+            return Reflector(client, calico.path(kind), decode=decode, on_change=on_change, optional=optional)
 
         self._pools = reflect("IPPool", Pool.from_object, self._reserved_changed)
         self._reservations = reflect("IPReservation", _reserved_networks, self._reserved_changed)
         self._config = reflect(calico.config_kind, _config, None)
+        self._information = reflect("ClusterInformation", _is_locked, None, optional=True)
         self.affinities = reflect("BlockAffinity", _affinity, self._claim_changed)
         self._namespaces = Reflector(client, "/api/v1/namespaces", decode=_namespace)
         self.nodes = Reflector(client, "/api/v1/nodes", decode=_node, on_change=self._node_changed)
 
     @property
     def reflectors(self) -> tuple[Reflector, ...]:
-        return self._pools, self._reservations, self._config, self.affinities, self._namespaces, self.nodes
+        calicos = self._pools, self._reservations, self._config, self._information, self.affinities
+        return *calicos, self._namespaces, self.nodes
 
     @property
     def pools(self) -> list[Pool]:
@@ -88,21 +92,36 @@ class Cluster:
     def config(self) -> Config:
         return self._config.items.get(CONFIG_NAME, Config())
 
+    @property
+    def locked(self) -> bool:
+        """Whether addresses must stay as they are, while an operator moves them to another datastore."""
+        return self._information.items.get(CONFIG_NAME, False)
+
     def pool_of(self, address: str) -> Pool | None:
         """The pool that an address or a block lies in."""
         return pool_of(address, self.pools)
 
     def reserved_ordinals(self, cidr: str) -> set[int]:
-        """The ordinals of a block that nobody gets unasked: reservations, and the pool's gateway."""
+        """The ordinals of a block that nobody gets unasked: reservations, gateways, broadcast addresses."""
         block = ipaddress.ip_network(cidr)
         ordinals: set[int] = set()
         for networks in self._reservations.items.values():
             for network in networks:
                 ordinals |= _common_ordinals(block, network)
         pool = self.pool_of(cidr)
-        if pool is not None and pool.gateway in block:
-            ordinals.add(int(pool.gateway) - int(block.network_address))
-        return ordinals
+        kept = self._gateways | set(pool.kept if pool and self._pools_are_subnets else ())
+        return ordinals | {int(address) - int(block.network_address) for address in kept if address in block}
+
+    def keep_free(self, gateways: Iterable, pools_are_subnets: bool) -> None:
+        """From now on, reserve these addresses, too, and in each pool those that no pod of an IP subnet can have.
+
+        It is the pods' network configuration that says so, which comes with each request.
+        """
+        known = self._gateways, self._pools_are_subnets
+        self._gateways |= set(gateways)
+        self._pools_are_subnets |= pools_are_subnets
+        if known != (self._gateways, self._pools_are_subnets):
+            self.on_reserved()
 
     async def subject(self, node: str, namespace: str, pod: str, annotations: dict, configured: dict) -> Subject:
         """The pod as pool choice sees it. NotFound when its namespace does not exist."""
@@ -180,6 +199,11 @@ def _config(obj: dict) -> Config:
         auto_allocate_blocks=spec.get("autoAllocateBlocks", True),
         blocks_per_node=spec.get("maxBlocksPerHost") or DEFAULT_BLOCKS_PER_NODE,
     )
+
+
+def _is_locked(obj: dict) -> bool:
+    """Whether a ClusterInformation says so: `calicoctl datastore migrate lock` sets `datastoreReady` to false."""
+    return obj["spec"].get("datastoreReady") is False
 
 
 def _namespace(obj: dict) -> Namespace:

@@ -7,6 +7,7 @@ Configuration, in the `ipam` object of the main plugin (names and meaning are ca
     type                      podnet-ipam
     assign_ipv4, assign_ipv6  "true" or "false"; by default a pod gets an IPv4 address only
     ipv4_pools, ipv6_pools    pool names or CIDRs for pods for which no annotation says otherwise
+    subnets, gateway, routes  what the answer says beside addresses (result.py)
 
 Pod annotations come with the request when the conflist asks for the capability `io.kubernetes.cri.pod-annotations`;
 otherwise the pod is read from the API server.
@@ -18,8 +19,7 @@ import ipaddress
 import json
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._core.assignment import (
     AssignmentError,
@@ -31,6 +31,7 @@ from .._core.assignment import (
 )
 from .._core.names import OBJECT_NAME, handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
+from .calico import is_calico, refusal
 from .cluster import Cluster
 from .collector import Collector
 from .errors import (
@@ -44,17 +45,18 @@ from .errors import (
     UNDECODABLE,
     CniError,
 )
-from .ipam import Address, Ipam
+from .ipam import Ipam, Outcome
 from .protocol import Answer, Request
 from .record import Record
 from .resting import FOR_NOBODY, Keep
+from .result import Results
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
-_LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
 _VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _WITHOUT_CONTAINER = ("GC", "STATUS")
 _POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+_POD_ARGUMENTS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,8 @@ class Call:
     container: str
     config: dict
     arguments: dict[str, str]
-    netns: str
+    netns: str = ""
+    interface: str = ""
 
     @property
     def handle(self) -> str:
@@ -78,9 +81,8 @@ class Call:
     @property
     def pod(self) -> tuple[str, str]:
         """Namespace and name. Outside of Kubernetes the container's id stands for the name, as calico-ipam has it."""
-        namespace = self.arguments.get("K8S_POD_NAMESPACE")
-        name = self.arguments.get("K8S_POD_NAME")
-        return (namespace, name) if namespace and name else ("default", self.container)
+        namespace, name = map(self.arguments.get, _POD_ARGUMENTS)
+        return (namespace, name) if self.in_kubernetes else ("default", self.container)
 
     @property
     def plugin(self) -> dict:
@@ -89,7 +91,13 @@ class Call:
 
     @property
     def in_kubernetes(self) -> bool:
-        return bool(self.arguments.get("K8S_POD_NAMESPACE") and self.arguments.get("K8S_POD_NAME"))
+        return all(map(self.arguments.get, _POD_ARGUMENTS))
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The owner, as it is stored with each address: Calico's keys, and the interface."""
+        owner = dict(zip(("namespace", "pod"), self.pod, strict=True)) if self.in_kubernetes else {}
+        return {**owner, "interface": self.interface} if self.interface else owner
 
 
 class CniServer:
@@ -128,7 +136,7 @@ class CniServer:
 
     async def _dispatch(self, command: str, call: Call, record: Record) -> bytes:
         if command == "ADD":
-            return await self._add(call, record)
+            return await (self._add_for_calico if is_calico(call.config) else self._add)(call, record)
         if command == "DEL":
             return await self._del(call, record)
         if command == "CHECK":
@@ -140,36 +148,61 @@ class CniServer:
         known = "ADD, DEL, CHECK, GC, STATUS and VERSION"
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; {known} are supported")
 
+    async def _add_for_calico(self, call: Call, record: Record) -> bytes:
+        try:
+            return await self._add(call, record)
+        except CniError as error:
+            raise error.for_calico() from error
+
     async def _add(self, call: Call, record: Record) -> bytes:
         if not OBJECT_NAME.fullmatch(call.handle.lower()):
             message = f"network name {call.network!r}: with the container id it must make an object name; leave '_' out"
             raise CniError(INVALID_CONFIGURATION, message)
         subject = await self._subject(call)
         self.last_configuration = call.plugin
-        wanted = self._addresses(call, subject) or families(subject, configured_families(call.plugin))
-        attributes = {"namespace": subject.namespace, "pod": subject.name} if call.in_kubernetes else {}
+        results = Results.of(call.config)
+        self._cluster.keep_free(results.gateways, results.pools_are_subnets)
+        asked = self._addresses(call, subject)
+        outcome = await self._assign(call, subject, asked)
+        record.note(outcome)
+        held = outcome.addresses
+        answered = [address for address in held if address.address in asked] if asked else held
+        return json.dumps(results.result(call.version, answered, bool(asked))).encode()
+
+    async def _assign(self, call: Call, subject: Subject, asked: list[str]) -> Outcome:
+        """What the attachment holds: the addresses that are asked for, else one of each family."""
+        wanted = asked or families(subject, configured_families(call.plugin))
+        if not wanted:
+            message = "neither assign_ipv4 nor assign_ipv6 is true: a pod needs one of them"
+            raise CniError(INVALID_CONFIGURATION, message)
         seconds = sticky_seconds(subject) if call.in_kubernetes else 0
         keep = Keep(f"{subject} of network {call.network}", seconds) if seconds else FOR_NOBODY
-        outcome = await self._ipam.assign(call.handle, subject, wanted, attributes, call.netns, keep)
-        record.note(outcome)
-        return json.dumps(_result(call.version, outcome.addresses)).encode()
+        try:
+            return await self._ipam.assign(call.handle, subject, wanted, call.attributes, call.netns, keep)
+        except AssignmentError as error:
+            words = refusal(subject, wanted, self._cluster.pools) or ""
+            raise CniError(INVALID_CONFIGURATION, str(error), calico=words) from None
 
     @staticmethod
     def _addresses(call: Call, subject: Subject) -> list[str]:
-        """The very addresses that are asked for: `IP` of CNI_ARGS, else the pod's annotation ipAddrs; mostly none."""
+        """The very addresses that are asked for; mostly none. The CNI conventions' ways come before the annotation."""
+        runtime, arguments = call.config.get("runtimeConfig") or {}, (call.config.get("args") or {}).get("cni") or {}
+        for source, texts in (("capability ips", runtime.get("ips")), ("args.cni.ips", arguments.get("ips"))):
+            if texts:
+                return parse_addresses([str(text).partition("/")[0] for text in texts], f"{subject}: {source}")
         if "IP" in call.arguments:
             return parse_addresses([call.arguments["IP"]], f"{subject}: IP of CNI_ARGS")
         return addresses(subject)
 
     async def _del(self, call: Call, record: Record) -> bytes:
-        record.note(await self._ipam.release(call.handle))
+        record.note(await self._ipam.release(call.handle, call.interface))
         return b""
 
     def _check(self, call: Call) -> bytes:
         """Whether the attachment still holds what the runtime was told (prevResult)."""
         previous = call.config.get("prevResult") or {}
         told = {str(ipaddress.ip_interface(entry["address"]).ip) for entry in previous.get("ips") or ()}
-        missing = told - {address.address for address in self._ipam.holding(call.handle)}
+        missing = told - {address.address for address in self._ipam.holding(call.handle, call.interface)}
         if missing:
             raise CniError(NOT_ASSIGNED, f"handle {call.handle} does not hold {', '.join(sorted(missing))}")
         return b""
@@ -183,7 +216,7 @@ class CniServer:
         if key is None:
             raise CniError(INVALID_CONFIGURATION, f"GC needs {_VALID_ATTACHMENTS[0]}, the list of what is to be kept")
         try:
-            valid = {attachment["containerID"] for attachment in call.config[key] or ()}
+            valid = {(attachment["containerID"], attachment["ifname"]) for attachment in call.config[key] or ()}
         except (TypeError, KeyError):
             message = f"{key} is {call.config[key]!r}; a list of objects with containerID and ifname is expected"
             raise CniError(INVALID_CONFIGURATION, message) from None
@@ -200,11 +233,15 @@ class CniServer:
     async def _subject(self, call: Call) -> Subject:
         namespace, name = call.pod
         annotations = (call.config.get("runtimeConfig") or {}).get(_POD_ANNOTATIONS)
-        if annotations is None:
+        if is_calico(call.config):
+            annotations = {}
+        elif annotations is None:
             asked = call.in_kubernetes and self._cluster.client.knows_pods
             annotations = await self._pod_annotations(call) if asked else {}
         try:
-            return await self._cluster.subject(self._node, namespace, name, annotations, configured_pools(call.plugin))
+            configured = configured_pools(call.plugin)
+            subject = await self._cluster.subject(self._node, namespace, name, annotations, configured)
+            return replace(subject, namespace_annotations={}) if is_calico(call.config) else subject
         except NotFound:
             raise CniError(
                 INVALID_ENVIRONMENT, f"pod {namespace}/{name}: namespace {namespace} does not exist"
@@ -245,11 +282,12 @@ def decode(request: Request) -> Call:
         raise CniError(INCOMPATIBLE_VERSION, message)
     container = request.variables.get("CNI_CONTAINERID", "")
     if command in _WITHOUT_CONTAINER:
-        return Call(version, network, "", config, {}, "")
+        return Call(version, network, "", config, {})
     if not _IDENTIFIER.fullmatch(container):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_CONTAINERID is {container!r}, which is no container id")
     arguments = _arguments(request.variables.get("CNI_ARGS", ""))
-    return Call(version, network, container, config, arguments, request.variables.get("CNI_NETNS", ""))
+    netns, interface = (request.variables.get(key, "") for key in ("CNI_NETNS", "CNI_IFNAME"))
+    return Call(version, network, container, config, arguments, netns, interface)
 
 
 def _arguments(text: str) -> dict[str, str]:
@@ -272,26 +310,6 @@ def configured_families(plugin: dict) -> list[int]:
     """calico-ipam's flags are strings; booleans are accepted as well."""
     flags = {4: plugin.get("assign_ipv4", "true"), 6: plugin.get("assign_ipv6", "false")}
     return [family for family, flag in flags.items() if str(flag).lower() == "true"]
-
-
-def _result(version: str, held: Sequence[Address]) -> dict:
-    """What `ptp` can use: the pool's prefix length, the pool's first address as gateway, a default route per family.
-
-    The main plugin puts the gateway on the host side of every pod, so one address per pool serves all nodes. A /32 with
-    a gateway outside of it would be refused by the kernel: the plugin adds the routes before the gateway's own.
-    """
-    ips, routes = [], []
-    for address in held:
-        parsed = ipaddress.ip_address(address.address)
-        prefix = address.pool.network.prefixlen if address.pool else parsed.max_prefixlen
-        entry = {"address": f"{address.address}/{prefix}"}
-        if address.pool:
-            entry["gateway"] = str(address.pool.gateway)
-        if version in _LAST_WITH_FAMILY:
-            entry["version"] = str(parsed.version)
-        ips.append(entry)
-        routes.append({"dst": "0.0.0.0/0" if parsed.version == 4 else "::/0"})
-    return {"cniVersion": version, "ips": ips, "routes": routes, "dns": {}}
 
 
 def error_answer(error: CniError, version: str = VERSIONS[-1]) -> Answer:

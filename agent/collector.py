@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Container
+from collections.abc import Collection
 
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .api import Client
@@ -38,8 +38,8 @@ class Collector:
         self._grace = grace
         self._suspected: dict[str, float] = {}
 
-    async def collect(self, network: str, valid: Container[str]) -> list[str]:
-        """Free what `network` holds for containers that are not `valid`, and return the addresses.
+    async def collect(self, network: str, valid: Collection[tuple[str, str]]) -> list[str]:
+        """Free what `network` holds for others than `valid`, (container id, interface), and return the addresses.
 
         Goes on after an error, and raises a CniError that names all of them in the end.
         """
@@ -62,11 +62,12 @@ class Collector:
             except (ApiError, Unreachable, CniError) as error:
                 log.warning("vanished pods are looked for later: %s", error)
 
-    def _is_invalid(self, handle: str, network: str, valid: Container[str]) -> bool:
+    def _is_invalid(self, handle: str, network: str, valid: Collection[tuple[str, str]]) -> bool:
         """A container id with a dot is left alone: it could be of a network whose name goes on behind this one's."""
         prefix, separator, container = handle.rpartition(".")
         attachment = self._ipam.attachments[handle]
-        return bool(separator) and prefix == network and container not in valid and self._is_old(attachment)
+        is_valid = any(each == container and attachment.serves(interface) for each, interface in valid)
+        return bool(separator) and prefix == network and not is_valid and self._is_old(attachment)
 
     def _is_old(self, attachment: Attachment) -> bool:
         return time.monotonic() - attachment.noted >= self._grace

@@ -17,10 +17,18 @@ ALREADY_ASSIGNED = 102
 
 
 class CniError(Exception):
-    """A request that is answered with an error. `message` reaches the pod's event, `details` the runtime's log."""
+    """A request that is answered with an error. `message` reaches the pod's event, `details` the runtime's log.
 
-    def __init__(self, code: int, message: str, details: str = ""):
+    `calico` is what calico-ipam says in the same case, where it has words of its own.
+    """
+
+    def __init__(self, code: int, message: str, details: str = "", calico: str = ""):
         super().__init__(message)
         self.code = code
         self.message = message
         self.details = details
+        self.calico = calico
+
+    def for_calico(self) -> CniError:
+        """The error as calico-ipam gives it: its words, without a code of their own, and ours as details."""
+        return CniError(INTERNAL, self.calico, self.message) if self.calico else self

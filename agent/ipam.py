@@ -15,6 +15,7 @@ selectors and annotations come from the watch caches and blocks are in memory, s
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections import Counter
@@ -32,7 +33,7 @@ from .._kube.errors import ApiError, Unreachable
 from .backoff import Backoff
 from .blocks import BlockKeeper, BlockUnusableError, Change
 from .cluster import Cluster
-from .errors import TRY_AGAIN_LATER, CniError
+from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .lull import Lull
 from .metrics import STORE_COMMITS, STORE_ERRORS
@@ -46,6 +47,10 @@ from .store import RELEASED, Row, Store
 MOST_TRIES = 10
 # A kubelet gives up on a pod after two minutes; an answer that says why comes well before that.
 WRITE_SECONDS = 15.0
+LOCKED = (
+    "Calico is currently not ready to process requests: ClusterInformation default has datastoreReady false,"
+    " which `calicoctl datastore migrate unlock` sets true"
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +62,11 @@ class Address:
     address: str
     block: str
     pool: Pool | None
+
+    @property
+    def ordinal(self) -> int:
+        """Its index in the block."""
+        return int(ipaddress.ip_address(self.address)) - int(ipaddress.ip_network(self.block).network_address)
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,14 @@ class Attachment:
     netns: str
     noted: float
     keep: Keep = FOR_NOBODY
+
+    def serves(self, interface: str) -> bool:
+        """Whether it may be the attachment of a container's interface.
+
+        As with Calico, a handle has no interface in its name, so a container has one attachment in a network: that of
+        the interface in the attribute `interface`. Where Calico wrote the attributes, or nobody names one, it is any.
+        """
+        return self.owner.get("interface", interface) == interface or not interface
 
 
 # How an answer was made safe; the last two had nothing to do.
@@ -123,6 +141,8 @@ class Ipam:
 
     def why_unable(self) -> str | None:
         """Why no pod can get an address now, as far as that is known without asking anyone; None when some can."""
+        if self._cluster.locked:
+            return LOCKED
         pools = [pool for pool in self._cluster.pools if pool.why_not_usable() is None]
         if not pools:
             return "there is no enabled IP pool for workloads"
@@ -139,10 +159,10 @@ class Ipam:
         for task in self._mirroring.values():
             task.cancel()
 
-    def holding(self, handle: str) -> tuple[Address, ...]:
-        """What `handle` holds, the IPv4 address first; () when it holds nothing."""
+    def holding(self, handle: str, interface: str = "") -> tuple[Address, ...]:
+        """What `handle` holds, the IPv4 address first; () when it holds nothing, or nothing for that interface."""
         attachment = self._held.get(handle)
-        return attachment.addresses if attachment else ()
+        return attachment.addresses if attachment and attachment.serves(interface) else ()
 
     @property
     def unsettled(self) -> set[str]:
@@ -166,16 +186,19 @@ class Ipam:
         """One address for each of `wanted`, which are address families or very addresses; all of them or none.
 
         `keep`: whose kept addresses it gets, and whom its own are kept for when they are freed. The same attachment
-        asked twice gets the same answer. AssignmentError when no pool serves the pod, CniError when those that do have
-        no address left or when nothing could be written in time.
+        asked twice gets the same answer, and what it holds already when it asks for an address of the other family.
+        AssignmentError when no pool serves the pod, CniError when those that do have no address left or when nothing
+        could be written in time.
         """
+        self._refuse_while_locked()
         self._lull.request()
         async with self._turn(handle):
-            held = self.holding(handle)
-            if held:
+            missing = self._missing(handle, wanted, attributes.get("interface", ""))
+            if not missing:
                 self._move(handle, netns)
-                return Outcome(held, ALREADY_HELD)
-            choices = [each if isinstance(each, str) else choose(each, subject, self._cluster.pools) for each in wanted]
+                return Outcome(self.holding(handle), ALREADY_HELD)
+            pools = self._cluster.pools
+            choices = [each if isinstance(each, str) else choose(each, subject, pools) for each in missing]
             owner = {**attributes, "node": self._node, "timestamp": _timestamp()}
             new = Attachment((), owner, netns, time.monotonic(), keep)
             for _try in range(MOST_TRIES):
@@ -184,11 +207,30 @@ class Ipam:
                     return Outcome(self.holding(handle), mode)
             raise CniError(TRY_AGAIN_LATER, f"{subject}: others took every block with room first, {MOST_TRIES} times")
 
-    async def release(self, handle: str) -> Outcome:
-        """Free whatever the attachment holds. That it holds nothing is no error."""
+    def _missing(self, handle: str, wanted: Sequence, interface: str) -> Sequence:
+        """What of `wanted` the attachment does not hold. CniError when it cannot have it beside what it holds."""
+        attachment = self._held.get(handle)
+        if attachment is None:
+            return wanted
+        held = [address.address for address in attachment.addresses]
+        if not attachment.serves(interface):
+            other = f"handle {handle} holds {', '.join(held)} for interface {attachment.owner['interface']}"
+            message = f"{other}; {interface} needs a network of another name, as handles name no interfaces"
+            raise CniError(INVALID_CONFIGURATION, message)
+        missing = [each for each in wanted if isinstance(each, str) and each not in held]
+        for address in missing:
+            if any((":" in address) == (":" in other) for other in held):
+                raise CniError(ALREADY_ASSIGNED, f"handle {handle} asks for {address}, but holds {', '.join(held)}")
+        return missing
+
+    async def release(self, handle: str, interface: str = "") -> Outcome:
+        """Free whatever the attachment holds, but nothing of another interface. That it holds nothing is no error."""
+        self._refuse_while_locked()
         self._lull.request()
         async with self._turn(handle):
             held = self.holding(handle)
+            if held and not self.holding(handle, interface):
+                return Outcome((), NOTHING_HELD)
             cidrs = [address.block for address in held] if held else await self._handles.blocks(handle)
             if not cidrs:
                 return Outcome((), NOTHING_HELD)
@@ -202,6 +244,11 @@ class Ipam:
                 await self._in_time([mirrored], f"handle {handle}")
             self._held.pop(handle, None)
             return Outcome(held, LOCAL_FIRST if recorded else WRITTEN_THROUGH)
+
+    def _refuse_while_locked(self) -> None:
+        """As Calico's main plugin does; others do not know of the lock."""
+        if self._cluster.locked:
+            raise CniError(TRY_AGAIN_LATER, LOCKED)
 
     async def _assign_once(
         self, handle: str, subject: Subject, choices: Sequence[Choice | str], new: Attachment
@@ -257,9 +304,11 @@ class Ipam:
     def _hold(self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], new: Attachment) -> bool:
         """Note what the attachment holds now. Return whether the store has it."""
         pairs = list(zip(keepers, (change.ordinals[0] for change in changes), strict=True))
-        addresses = tuple(self._address(keeper, ordinal) for keeper, ordinal in pairs)
+        kept = self._beside(handle, keepers)
+        addresses = _by_family((*kept, *(self._address(keeper, ordinal) for keeper, ordinal in pairs)))
         self._held[handle] = replace(new, addresses=addresses, noted=time.monotonic())
-        rows = [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
+        rows = [(address.block, address.ordinal) for address in kept]
+        rows += [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
         return self._record(self._store.hold, handle, rows, new.owner, new.netns, new.keep)
 
     def _move(self, handle: str, netns: str) -> None:
@@ -269,13 +318,23 @@ class Ipam:
             self._held[handle] = replace(attachment, netns=netns, noted=time.monotonic())
             self._record(self._store.move, handle, netns)
 
+    def _beside(self, handle: str, keepers: Sequence[BlockKeeper]) -> list[Address]:
+        """What the attachment holds in other blocks than these."""
+        cidrs = [keeper.cidr for keeper in keepers]
+        return [address for address in self.holding(handle) if address.block not in cidrs]
+
     def _take_back(self, handle: str, keepers: Sequence[BlockKeeper], keep: Keep) -> None:
         """Undo an assignment that is not answered, wherever it has got to. The next try gets what was kept for it."""
         changes = [keeper.release(handle, keep=keep) for keeper in keepers]
         cidrs = [keeper.cidr for keeper in keepers]
+        kept = self._beside(handle, keepers)
+        attachment = self._held.pop(handle, None)
         self._record(self._store.release, handle)
         self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
-        self._held.pop(handle, None)
+        if kept:
+            self._held[handle] = replace(attachment, addresses=tuple(kept))
+            rows = [(address.block, address.ordinal) for address in kept]
+            self._record(self._store.hold, handle, rows, attachment.owner, attachment.netns, attachment.keep)
 
     def _record(self, write: Callable[..., None], *values: object) -> bool:
         """Write to the store. Without it the API server has to be waited for, so a failure costs time, not safety."""

@@ -33,6 +33,8 @@ CLAIM_SETTLE_SECONDS = 5.0
 GIVE_BACK_SECONDS = 60.0
 # As long as Calico's garbage collector leaves an empty block to its node.
 KEEP_BLOCKS_SECONDS = 900.0
+# Calico's words, its line break included.
+_NO_POOL = "The provided IP address is not in a configured pool\n"
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,10 @@ class NodeBlocks:
         pool = self._cluster.pool_of(address)
         asked = f"{subject} asks for address {address}"
         if pool is None:
-            raise CniError(INVALID_CONFIGURATION, f"{asked}, which lies in no pool")
+            raise CniError(INVALID_CONFIGURATION, f"{asked}, which lies in no pool", calico=_NO_POOL)
         if pool.why_not_usable():
-            raise CniError(INVALID_CONFIGURATION, f"{asked} of pool {pool.name}, but {pool.why_not_usable()}")
+            message = f"{asked} of pool {pool.name}, but {pool.why_not_usable()}"
+            raise CniError(INVALID_CONFIGURATION, message, calico=_NO_POOL)
         block = pool.block_of(address)
         async with self._claiming:
             keeper = self._keepers.get(block)
@@ -171,7 +174,8 @@ class NodeBlocks:
         ordinal = keeper.ordinal(address)
         holder = keeper.holder(ordinal)
         if holder is not None:
-            raise CniError(ALREADY_ASSIGNED, f"{asked}, which {holder} holds already")
+            message = f"{asked}, which {holder} holds already"
+            raise CniError(ALREADY_ASSIGNED, message, calico=f"resource already exists: {address}")
         if keeper.kept(ordinal) not in ("", kept_for):
             raise CniError(ALREADY_ASSIGNED, f"{asked}, which is kept for {keeper.kept(ordinal)}")
         return Promise.of(keeper, ordinal, borrowed=not keeper.claimed)
@@ -186,7 +190,7 @@ class NodeBlocks:
         if not keepers:
             reason = reason or "it was released just now: try again"
             message = f"{asked}, but its block {block} belongs to another node than {self._node}, and {reason}"
-            raise CniError(EXHAUSTED, message)
+            raise CniError(EXHAUSTED, message, calico="Block host affinity does not match")
         return keepers[0]
 
     async def take(self, address: str) -> BlockKeeper | None:
@@ -215,7 +219,8 @@ class NodeBlocks:
             promise = await self._claim(choice, asked) or await self._borrow(choice, asked)
             if promise is None:
                 reason = self._why_not_borrow() or "none of them has a free address to lend"
-                raise CniError(EXHAUSTED, f"{refused}, every other block is in use, and {reason}")
+                message = f"{refused}, every other block is in use, and {reason}"
+                raise CniError(EXHAUSTED, message, calico=self._shortage(choice))
         except CniError:
             self._refuse_resting(subject, choice)
             raise
@@ -225,9 +230,19 @@ class NodeBlocks:
         """As with Calico, who may not claim another block does not borrow either."""
         config = self._cluster.config
         if not config.auto_allocate_blocks:
-            raise CniError(EXHAUSTED, f"{refused}, and autoAllocateBlocks is off")
+            message = f"{refused}, and autoAllocateBlocks is off"
+            raise CniError(EXHAUSTED, message, calico="failed to find or claim a block")
         if owned >= config.blocks_per_node:
-            raise CniError(EXHAUSTED, f"{refused}, the limit (maxBlocksPerHost) being {config.blocks_per_node}")
+            message = f"{refused}, the limit (maxBlocksPerHost) being {config.blocks_per_node}"
+            raise CniError(EXHAUSTED, message, calico="cannot allocate new block due to per host block limit")
+
+    def _shortage(self, choice: Choice) -> str:
+        """What calico-ipam says when every pool of the choice is full."""
+        family = f"IPv{choice.pools[0].family}"
+        tried = f"No IPs available in pools: [{' '.join(pool.cidr for pool in choice.pools)}]"
+        if self._cluster.config.strict_affinity:
+            tried = "No more free affine blocks and strict affinity enabled"
+        return f"failed to request {family} addresses: Assigned 0 out of 1 requested {family} addresses; {tried}"
 
     def _why_not_borrow(self) -> str | None:
         if self._cluster.config.strict_affinity:

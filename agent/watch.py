@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from .._kube.errors import ApiError, Unreachable
 from .api import Client
 from .backoff import Backoff
 
-_GONE = 410
+_FORBIDDEN, _NOT_FOUND, _GONE = 403, 404, 410
+# How often a kind is looked for that the cluster may come to serve later.
+OPTIONAL_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ class Reflector(Generic[T]):
 
     List, then watch from the list's version; a version that the server has forgotten (410) means list again. `decode`
     turns an object into what is kept, or raises ValueError: such an object is reported and left out. `on_change` is
-    called with (name, old, new) after each change; old or new is None where there was or is no object.
+    called with (name, old, new) after each change; old or new is None where there was or is no object. A kind that is
+    `optional` has no objects as long as the API server does not serve it.
     """
 
     def __init__(
@@ -36,12 +39,14 @@ class Reflector(Generic[T]):
         decode: Callable[[dict], T],
         query: dict[str, str] | None = None,
         on_change: Callable[[str, T | None, T | None], None] | None = None,
+        optional: bool = False,
     ):
         self._client = client
         self._path = path
         self._query = query
         self._decode = decode
         self._on_change = on_change
+        self._optional = optional
         self._items: dict[str, T] = {}
         self.synced = asyncio.Event()
 
@@ -65,6 +70,9 @@ class Reflector(Generic[T]):
                 if error.status == _GONE:
                     version = None
                     continue
+                if self._optional and error.status in (_FORBIDDEN, _NOT_FOUND):
+                    version = await self._do_without(error.status)
+                    continue
                 log.warning("watch of %s: %s", self._path, error)
             except Unreachable as error:
                 log.warning("watch of %s: %s", self._path, error)
@@ -74,13 +82,22 @@ class Reflector(Generic[T]):
 
     async def _relist(self) -> str:
         objects, version = await self._client.list(self._path, self._query)
-        names = {obj["metadata"]["name"] for obj in objects}
-        for name in self._items.keys() - names:
-            self._set(name, None)
+        self._keep_only(obj["metadata"]["name"] for obj in objects)
         for obj in objects:
             self._update(obj)
         self.synced.set()
         return version
+
+    async def _do_without(self, status: int) -> None:
+        """Wait until an optional kind may be served. One that must not be read any more is as it was read last."""
+        if status == _NOT_FOUND:
+            self._keep_only(())
+        self.synced.set()
+        await asyncio.sleep(OPTIONAL_SECONDS)
+
+    def _keep_only(self, names: Iterable[str]) -> None:
+        for name in self._items.keys() - set(names):
+            self._set(name, None)
 
     def _apply(self, event: dict) -> str:
         obj = event["object"]

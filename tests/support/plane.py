@@ -219,6 +219,7 @@ class AgentNode:
         network: str = "podnet",
         ipam: dict | None = None,
         netns: str | None = None,
+        interface: str = "eth0",
         arguments: str | None = None,
         **config,
     ) -> CniReply:
@@ -229,7 +230,7 @@ class AgentNode:
                 "CNI_COMMAND": command,
                 "CNI_CONTAINERID": container,
                 "CNI_NETNS": netns or f"/run/netns/{container}",
-                "CNI_IFNAME": "eth0",
+                "CNI_IFNAME": interface,
                 "CNI_PATH": "/opt/cni/bin",
                 "CNI_ARGS": arguments or (own if namespace else ""),
             },
@@ -282,20 +283,22 @@ class CalicoNode:
         self._lock = folder / f"{name}.lock"
         self._program = build("calico-ipam")
 
-    async def add(self, container: str, pools: Sequence[str] = ()) -> CniReply:
-        return await self._call("ADD", container, pools)
+    async def add(
+        self, container: str, pools: Sequence[str] = (), ipam: dict | None = None, arguments: str = ""
+    ) -> CniReply:
+        return await self._call("ADD", container, {"ipv4_pools": list(pools), **(ipam or {})}, arguments)
 
     async def delete(self, container: str) -> CniReply:
-        return await self._call("DEL", container, ())
+        return await self._call("DEL", container, {})
 
-    async def _call(self, command: str, container: str, pools: Sequence[str]) -> CniReply:
+    async def _call(self, command: str, container: str, ipam: dict, arguments: str = "") -> CniReply:
         variables = {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": container,
             "CNI_NETNS": f"/run/netns/{container}",
             "CNI_IFNAME": "eth0",
             "CNI_PATH": "/opt/cni/bin",
-            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}",
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container};{arguments}".rstrip(";"),
             "PATH": os.defpath,
         }
         config = {
@@ -305,7 +308,7 @@ class CalicoNode:
             "nodename": self.name,
             "datastore_type": "kubernetes",
             "kubernetes": {"kubeconfig": str(self._kubeconfig)},
-            "ipam": {"type": "calico-ipam", "ipv4_pools": list(pools)},
+            "ipam": {"type": "calico-ipam", **ipam},
             "ipam_lock_file": str(self._lock),
             "log_level": "error",
         }

@@ -90,8 +90,16 @@ class Pool:
 
     @property
     def gateway(self):
-        """The pool's first address, which `ptp` puts on the host side of every pod of the pool."""
+        """The pool's first address, which `ptp` and `bridge` put on the host side of the pool's pods."""
         return self.network.network_address
+
+    @property
+    def kept(self):
+        """The addresses that no pod gets unasked where main plugins make the pool an IP subnet: the gateway, and the
+        IPv4 broadcast address, at which nobody could reach it.
+        """
+        has_broadcast = self.family == 4 and self.network.num_addresses > 2
+        return (self.gateway, self.network.broadcast_address) if has_broadcast else (self.gateway,)
 
     def block_cidr(self, index):
         """The text of block `index`, counted from 0 at the start of the pool."""

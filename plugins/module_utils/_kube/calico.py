@@ -23,6 +23,7 @@ _PLURALS = {
     "IPReservation": "ipreservations",
     "IPAMConfig": "ipamconfigs",
     "IPAMConfiguration": "ipamconfigurations",
+    "ClusterInformation": "clusterinformations",
 }
 KINDS = tuple(_PLURALS)
 METADATA_ANNOTATION = "projectcalico.org/metadata"

@@ -25,7 +25,7 @@ async def test_a_pod_gets_an_address_that_ptp_can_use(client, start_node):
     address = ipaddress.ip_interface(reply.body["ips"][0]["address"])
     assert address.network == ipaddress.ip_network("10.244.0.0/20")
     assert reply.body["ips"][0]["gateway"] == "10.244.0.0" != str(address.ip)
-    assert reply.body["routes"] == [{"dst": "0.0.0.0/0"}]
+    assert reply.body["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.244.0.0"}]
 
 
 async def test_what_is_stored_is_what_calico_stores(client, start_node):
@@ -54,6 +54,7 @@ async def test_what_is_stored_is_what_calico_stores(client, start_node):
     ordinal = block["allocations"].index(0)
     assert attribute["handle_id"] == "k8s-pod-network.ABC"
     assert {**attribute["secondary"], "timestamp": ""} == {
+        "interface": "eth0",
         "namespace": "default",
         "node": "node-1",
         "pod": "web-0",
@@ -110,12 +111,14 @@ async def test_a_second_block_is_claimed_when_the_first_is_full(client, start_no
 async def test_a_full_pool_is_named_with_what_asked_for_it(client, start_node):
     await create_pool(client, "tiny", "10.244.0.0/30", blockSize=30)
     node = await start_node("node-1")
-    replies = [await node.add(f"c{number}") for number in range(4)]
-    assert [reply.status for reply in replies] == [0, 0, 0, 1], "4 addresses, the first of them the gateway"
-    assert replies[3].body["code"] == 100
+    replies = [await node.add(f"c{number}") for number in range(3)]
+    assert [reply.status for reply in replies] == [0, 0, 1], (
+        "4 addresses, the first the gateway, the last for broadcasts"
+    )
+    assert replies[2].body["code"] == 100
     assert (
-        "pod default/c3: no free address in pools tiny (10.244.0.0/30), asked for by selectors"
-        in replies[3].body["msg"]
+        "pod default/c2: no free address in pools tiny (10.244.0.0/30), asked for by selectors"
+        in replies[2].body["msg"]
     )
     await node.delete("c1")
     assert (await node.add("c3")).address == replies[1].address
@@ -141,7 +144,10 @@ async def test_a_dual_stack_pod_has_one_handle_for_both_addresses(client, start_
     reply = await node.add("c1", annotations={FAMILIES: '["IPv4","IPv6"]'})
     v4, v6 = reply.body["ips"]
     assert "/20" in v4["address"] and v6["address"].endswith("/64") and v6["gateway"] == "fd00:10:244::"
-    assert reply.body["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    assert reply.body["routes"] == [
+        {"dst": "0.0.0.0/0", "gw": "10.244.0.0"},
+        {"dst": "::/0", "gw": "fd00:10:244::"},
+    ]
     [handle] = (await stored(client, "IPAMHandle")).values()
     assert sorted(handle["spec"]["block"].values()) == [1, 1]
     await node.delete("c1")

@@ -67,6 +67,14 @@ async def test_gc_frees_what_is_not_in_the_list_of_its_own_network(node, client)
     assert gone.address not in await allocated(client)
 
 
+async def test_gc_frees_what_only_another_interface_of_the_container_is_valid_for(node, client, tmp_path):
+    kept, _lost = [await node.add(container, netns=str(tmp_path)) for container in ("kept", "lost")]
+    await asyncio.sleep(0.3)
+    valid = [{"containerID": "kept", "ifname": "eth0"}, {"containerID": "lost", "ifname": "net1"}]
+    assert (await node.call("GC", "", **{VALID: valid})).status == 0
+    await settled(client, [kept.address])
+
+
 @pytest.mark.parametrize("nothing", ([], None))
 async def test_gc_with_an_empty_list_or_null_frees_everything_that_is_old_enough(node, client, nothing):
     await node.add("old")

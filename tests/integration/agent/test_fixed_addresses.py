@@ -36,6 +36,20 @@ async def test_an_address_can_be_asked_for_in_cni_args(node):
     assert (await node.call("ADD", "c1", arguments=arguments)).address == "10.244.3.8"
 
 
+@pytest.mark.parametrize(
+    "config",
+    (
+        {"runtimeConfig": {"ips": ["10.244.3.8/20", "fd00:10:244::88"]}},
+        {"args": {"cni": {"ips": ["10.244.3.8", "fd00:10:244::88/64"]}}},
+    ),
+    ids=("the capability", "the arguments"),
+)
+async def test_addresses_can_be_asked_for_by_the_conventions_of_cni(node, config):
+    arguments = "IgnoreUnknown=1;IP=10.244.3.9"
+    reply = await node.add("c1", arguments=arguments, **config)
+    assert [ip["address"] for ip in reply.body["ips"]] == ["10.244.3.8/20", "fd00:10:244::88/64"]
+
+
 async def test_an_address_that_someone_holds_is_refused_with_the_holder(node):
     await node.add("first", **asks("10.244.3.7"))
     reply = await node.add("second", **asks("10.244.3.7"))

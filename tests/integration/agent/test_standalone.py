@@ -120,14 +120,15 @@ async def test_a_runtime_that_names_a_pod_without_annotations_is_served(machine)
 
 
 async def test_reserved_addresses_are_not_given_out(start_machine):
-    reserved = '[[reservations]]\nname = "low"\nreserved_cidrs = ["10.88.0.0/31"]\n'
+    reserved = '[[reservations]]\nname = "low"\nreserved_cidrs = ["10.88.0.2/32"]\n'
     machine = await start_machine(TINY + reserved)
-    assert {(await machine.add(name)).address for name in ("c1", "c2")} == {"10.88.0.2", "10.88.0.3"}
+    assert (await machine.add("c1")).address == "10.88.0.1"
+    assert (await machine.add("c2")).body["code"] == 100
 
 
 async def test_a_full_pool_is_named(start_machine):
     machine = await start_machine(TINY)
-    for number in range(3):
+    for number in range(2):
         assert (await machine.add(f"c{number}")).status == 0
     reply = await machine.add("one-too-many")
     assert reply.body["code"] == 100
@@ -136,8 +137,8 @@ async def test_a_full_pool_is_named(start_machine):
 
 async def test_a_machine_may_use_all_blocks_of_its_pool(start_machine):
     machine = await start_machine('[[pools]]\nname = "main"\ncidr = "10.88.0.0/24"\nblock_size = 29\n')
-    replies = await asyncio.gather(*(machine.add(f"c{number}") for number in range(255)))
-    assert len({reply.address for reply in replies}) == 255
+    replies = await asyncio.gather(*(machine.add(f"c{number}") for number in range(254)))
+    assert len({reply.address for reply in replies}) == 254
 
 
 @pytest.mark.parametrize("how", (signal.SIGTERM, signal.SIGKILL))
@@ -178,7 +179,7 @@ async def test_a_delete_without_an_agent_is_carried_out_when_there_is_one_again(
 
 async def test_a_freed_address_rests(start_machine):
     machine = await start_machine(TINY, cooldown=60)
-    for number in range(3):
+    for number in range(2):
         await machine.add(f"c{number}")
     await machine.delete("c1")
     assert "was freed a moment ago" in (await machine.add("next")).body["msg"]
