@@ -141,13 +141,16 @@ class SimulatedNode:
         _running_on.set(self.name)
         subject = Subject(namespace="default", name=container, node=self.name)
         attributes = {"namespace": "default", "pod": container}
-        return {held.address for held in await self.ipam.assign(f"net.{container}", subject, [4], attributes)}
+        outcome = await self.ipam.assign(f"net.{container}", subject, [4], attributes)
+        return {held.address for held in outcome.addresses}
 
-    async def delete(self, container: str) -> None:
+    async def delete(self, container: str) -> bool:
         _running_on.set(self.name)
         await self.ipam.release(f"net.{container}")
+        return True
 
     async def give_back(self) -> None:
+        """Release the claims on empty blocks."""
         _running_on.set(self.name)
         await self.ipam.blocks.give_back(0)
 

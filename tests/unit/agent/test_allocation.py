@@ -54,7 +54,8 @@ class Allocation(RuleBasedStateMachine):
         self.held: dict[str, tuple[str, set[str]]] = {}
         self.open: set[tuple[str, str]] = set()
         self.taken = 0
-        self.strict = False
+        # What the pools file declares.
+        self.strict = True
 
     def teardown(self):
         try:
