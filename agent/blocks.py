@@ -222,7 +222,7 @@ class BlockKeeper:
 
     def holder(self, ordinal: int) -> str | None:
         """Who holds an ordinal: its pod, else its handle, as a text; None when it is free."""
-        attribute = dict(self._block.holders()).get(ordinal)
+        attribute = self._block.holder(ordinal)
         if attribute is None:
             return None
         owner = attribute.get("secondary") or {}

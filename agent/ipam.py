@@ -39,7 +39,7 @@ from .lull import Lull
 from .metrics import STORE_COMMITS, STORE_ERRORS
 from .node_blocks import NodeBlocks, Promise
 from .resting import FOR_NOBODY, Keep
-from .results import Running
+from .running import Running
 from .sqlite import StoreError
 from .store import RELEASED, Row, Store
 

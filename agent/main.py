@@ -31,8 +31,8 @@ from .local import LocalDatastore
 from .loop import Busy, MeasuredLoop
 from .protocol import Answer, Listener, Request
 from .record import Record
-from .results import running
 from .routes import keep_routes
+from .running import running
 from .spool import Spool
 from .sqlite import StoreError
 from .store import Store

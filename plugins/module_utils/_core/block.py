@@ -176,6 +176,11 @@ class Block:
             (ordinal, attribute.entry) for ordinal, attribute in enumerate(self._allocations) if attribute is not None
         ]
 
+    def holder(self, ordinal):
+        """The attribute of an allocated ordinal, which must not be changed; None when it is free."""
+        attribute = self._allocations[ordinal]
+        return None if attribute is None else attribute.entry
+
     def states(self):
         """What each address is, in order: a text of USED, RESERVED, COOLING and FREE; FREE ones can be assigned.
 

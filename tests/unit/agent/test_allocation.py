@@ -31,7 +31,7 @@ from support.simulated_nodes import FAULTS, Calico, Death, SimulatedNode, Tasks,
 NODES = ("node-1", "node-2", "node-3")
 # Four blocks of four addresses: everything runs out again and again.
 POOLS = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/28"\nblock_size = 30\n'
-SETTLE_SECONDS = 10
+SETTLE_SECONDS = 30
 CONTAINERS = st.integers(0, 11).map("c{}".format)
 
 
