@@ -52,7 +52,9 @@ async def _renew(client: Client, token: Token, path: Path, lifetime: float) -> N
         answer = await client.create(request_path(token.namespace, token.account), request_body(lifetime))
     except (ApiError, Unreachable) as error:
         end = datetime.fromtimestamp(token.expires, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        message = f"the token in {path} {'expired' if token.age >= 1 else 'expires'} at {end} and is not renewed: {error}"
+        message = (
+            f"the token in {path} {'expired' if token.age >= 1 else 'expires'} at {end} and is not renewed: {error}"
+        )
         notify(f"STATUS={message}")
         log.error("%s", message)
         return

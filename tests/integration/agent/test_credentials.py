@@ -10,17 +10,19 @@ import json
 import time
 
 import pytest
+from cluster.apiserver import ControlPlane
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from podnet_ipam._core.block import Block
 from podnet_ipam._core.names import affinity_name, cidr_name
-from podnet_ipam._kube.calico import V1
+from podnet_ipam._kube.calico import V1, V3
 from podnet_ipam._kube.errors import ApiError
 from podnet_ipam._kube.tokens import Token, request_body, request_path
-from support.plane import create_pool, stored
-from support.rights import NAMESPACE, account_of, client_of_node, empty_block
+from support.cluster_objects import Objects, install
+from support.plane import client_of, create_pool, stored
+from support.rights import NAMESPACE, account_of, client_of_node, empty_block, install_rights
 
 SMALL = "10.244.0.0/29"  # two blocks of four
 
@@ -62,13 +64,13 @@ async def refused(write, *words):
         assert word in error.value.message, error.value
 
 
-def replaced(client, obj, **spec):
-    path = V1.path(obj["kind"], obj["metadata"]["name"])
-    return client.replace(path, V1.changed(obj, {**obj["spec"], **spec}))
+def replaced(client, obj, calico=V1, **spec):
+    path = calico.path(obj["kind"], obj["metadata"]["name"])
+    return client.replace(path, calico.changed(obj, {**obj["spec"], **spec}))
 
 
-def deleted(client, obj):
-    return client.delete(V1.path(obj["kind"], obj["metadata"]["name"]), obj["metadata"]["uid"])
+def deleted(client, obj, calico=V1):
+    return client.delete(calico.path(obj["kind"], obj["metadata"]["name"]), obj["metadata"]["uid"])
 
 
 def with_address(obj, handle, node, count=1):
@@ -128,7 +130,9 @@ async def test_anothers_block_keeps_what_makes_it_that_nodes(block, thief, chang
 
 async def test_anothers_block_goes_only_when_nothing_in_it_is_in_use(block, client, thief):
     await refused(deleted(thief, block), "may not delete the block of host:node-2 while others hold addresses of it")
-    spec = with_address({**block, "spec": {**block["spec"], **empty_block("10.244.0.0/30", "node-2", 4)}}, "x", "node-1")
+    spec = with_address(
+        {**block, "spec": {**block["spec"], **empty_block("10.244.0.0/30", "node-2", 4)}}, "x", "node-1"
+    )
     empty = await replaced(client, block, **spec)
     await deleted(thief, await replaced(thief, empty, deleted=True))
 
@@ -199,12 +203,34 @@ async def test_the_largest_block_can_be_borrowed_from(client, thief):
     spec = empty_block("10.244.0.0/20", "node-2", 4096)
     block = Block(spec)
     for number in range(4095):
-        owner = {"node": "node-2", "namespace": "default", "pod": f"pod-{number}", "timestamp": "2026-01-01 00:00:00 UTC"}
+        owner = {
+            "node": "node-2",
+            "namespace": "default",
+            "pod": f"pod-{number}",
+            "timestamp": "2026-01-01 00:00:00 UTC",
+        }
         block.assign(f"podnet.{number:064x}", owner)
     full = await client.create(V1.path("IPAMBlock"), V1.new("IPAMBlock", "10-244-0-0-20", block.spec()))
     lent = await replaced(thief, full, **with_address(full, "podnet.x", "node-1"))
     await refused(replaced(thief, lent, **with_freed(lent, "podnet." + 64 * "0")), "give back its own")
     await replaced(thief, lent, **with_freed(lent, "podnet.x0"))
+
+
+async def test_the_same_holds_for_the_other_api_group(tmp_path):
+    """There, `deleted` of a claim is a boolean. What must be refused is tried by `install_rights`."""
+    cidr = "10.244.0.0/30"
+    with ControlPlane() as plane:
+        install(Objects(plane), "v3")
+        async with client_of(plane, tmp_path) as admin:
+            await install_rights(plane, admin, tmp_path, V3)
+            async with client_of_node(plane, admin, "node-1", tmp_path) as thief:
+                claim = await admin.create(V3.path("BlockAffinity"), V3.new_affinity("node-2", cidr, "confirmed"))
+                await refused(replaced(thief, claim, V3, deleted=True), "as deleted only when it is pendingDeletion")
+                pending = await replaced(thief, claim, V3, state="pendingDeletion")
+                await deleted(thief, await replaced(thief, pending, V3, deleted=True), V3)
+                block = V3.new("IPAMBlock", cidr_name(cidr), empty_block(cidr, "node-2", 4))
+                full = await admin.create(V3.path("IPAMBlock"), {**block, "spec": with_address(block, "x", "node-2")})
+                await refused(replaced(thief, full, V3, deleted=True), "while others hold addresses of it")
 
 
 def with_freed(obj, handle):
