@@ -65,7 +65,7 @@ async def _renew(client: Client, token: Token, path: Path, lifetime: float) -> N
 
 
 def _write(path: Path, text: str) -> None:
-    """Put the text in the file's place, for its owner only: whoever reads it finds the old one or the new one, whole."""
+    """Put the text in the file's place, for its owner only: readers find the old one or the new one, whole."""
     new = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

@@ -81,8 +81,8 @@ EXAMPLES = r"""
 RETURN = r"""
 resources:
   description:
-    - The objects in the order of O(manifests), as they are now, or would be in check mode. Those that are no more are left
-      out.
+    - The objects in the order of O(manifests), as they are now, or would be in check mode.
+    - Those that are no more are left out.
   returned: success
   type: list
   elements: dict

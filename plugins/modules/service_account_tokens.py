@@ -9,10 +9,10 @@ DOCUMENTATION = r"""
 module: service_account_tokens
 short_description: Give service accounts tokens that expire, where they have none that is good
 description:
-  - Requests tokens of service accounts (C(TokenRequest)) for those who have none that the API server accepts, all of them
-    in one task.
-  - A token that is accepted as its account's is left as it is until nine tenths of its lifetime are over. Whoever uses it
-    is expected to renew it before.
+  - Requests tokens of service accounts (C(TokenRequest)) for those who have none that the API server accepts, all of
+    them in one task.
+  - A token that is accepted as its account's is left as it is until nine tenths of its lifetime are over. Whoever uses
+    it is expected to renew it before.
 author: The podnet.ipam contributors (@podnet)
 extends_documentation_fragment:
   - podnet.ipam._attributes

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import jinja2
@@ -124,10 +124,8 @@ async def _create(client: Client, obj: dict) -> None:
     group_version, namespace = obj["apiVersion"], obj["metadata"].get("namespace")
     root = f"/apis/{group_version}" if "/" in group_version else f"/api/{group_version}"
     within = f"/namespaces/{namespace}" if namespace else ""
-    try:
+    with suppress(AlreadyExists):
         await client.create(f"{root}{within}/{_PLURALS[obj['kind']]}?fieldValidation=Strict", obj)
-    except AlreadyExists:
-        pass
 
 
 async def _is_refused(client: Client, path: str, obj: dict) -> bool:

@@ -241,7 +241,7 @@ def with_freed(obj, handle):
 
 
 def aged(plane, token, age, rest):
-    """The same token as if it had been issued `age` seconds ago and expired in `rest`: signed by the API server's key."""
+    """The token as if issued `age` seconds ago and good for `rest` more: signed by the API server's key."""
     header, payload, _signature = token.split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
     now = int(time.time())
