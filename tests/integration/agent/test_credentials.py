@@ -268,10 +268,12 @@ async def node_with_token(plane, small_pool, client, start_node, tmp_path):
     node = await start_node("node-1", token_lifetime=7200)
     file = tmp_path / "node-1.token"
 
-    async def restart(age, rest, wait=True):
+    async def restart(age, rest, ready=True):
         node.stop()
         file.write_text(aged(plane, file.read_text(), age, rest))
-        await node.start(wait)
+        node.launch()
+        if ready:
+            await node.logged("ready: node")
         return node, file
 
     return restart
@@ -294,15 +296,14 @@ async def test_an_agent_whose_renewal_fails_goes_on_and_says_so(client, node_wit
     role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/rolebindings/{account_of('node-1')}"
     await client.delete(role, (await client.get(role))["metadata"]["uid"])
     node, file = await node_with_token(age=900, rest=100)
-    await eventually(lambda: "is not renewed" in node.log.read_text())
+    await node.logged("is not renewed")
     assert Token.parse(file.read_text()).age > 0.8
     assert (await node.add("c1")).status == 0
 
 
 async def test_an_agent_whose_token_has_expired_says_what_to_do(node_with_token):
-    node, _file = await node_with_token(age=1200, rest=-120, wait=False)
-    await eventually(lambda: "expired at" in node.log.read_text())
-    assert "run the role podnet.ipam.cni_ipam for this node again" in node.log.read_text()
+    node, _file = await node_with_token(age=1200, rest=-120, ready=False)
+    assert "run the role podnet.ipam.cni_ipam for this node again" in await node.logged("expired at")
 
 
 async def test_the_credentials_of_a_deleted_account_are_worth_nothing(client, thief):
