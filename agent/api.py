@@ -22,16 +22,24 @@ REQUEST_TIMEOUT_SECONDS = 10.0
 # The API server ends a watch after about this time; a stream that is silent for longer is dead.
 WATCH_SECONDS = 270
 _WATCH_GRACE_SECONDS = 30.0
+_UNAUTHORIZED = (
+    "it does not accept this node's credentials: they have expired or were revoked;"
+    " run the role podnet.ipam.cni_ipam for this node again"
+)
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where the API server is and who we are there. `source` is the file that said so."""
+    """Where the API server is and who we are there. `source` is the file that said so.
+
+    `token_file` is where the token stands, if it stands in a file of its own, which may be written anew at any time.
+    """
 
     source: str
     server: str
     tls: ssl.SSLContext | None
     token: str | None
+    token_file: Path | None = None
 
 
 def read_kubeconfig(path: Path) -> Credentials:
@@ -48,10 +56,11 @@ def read_kubeconfig(path: Path) -> Credentials:
         server = cluster["server"].rstrip("/")
     except (ValueError, KeyError) as error:
         raise ValueError(f"kubeconfig {path}: not usable: {error!r}") from error
-    token = user.get("token")
+    token, file = user.get("token"), None
     if token is None and "tokenFile" in user:
-        token = Path(user["tokenFile"]).read_text().strip()
-    return Credentials(str(path), server, _tls(cluster, user) if server.startswith("https:") else None, token)
+        file = Path(user["tokenFile"])
+        token = file.read_text().strip()
+    return Credentials(str(path), server, _tls(cluster, user) if server.startswith("https:") else None, token, file)
 
 
 def _named(config: dict, collection: str, key: str, name: str) -> dict:
@@ -85,16 +94,24 @@ class Client:
     knows_pods = True
 
     def __init__(self, credentials: Credentials):
-        headers = {"Accept": "application/json", "User-Agent": "podnet-ipam"}
-        if credentials.token:
-            headers["Authorization"] = f"Bearer {credentials.token}"
         self._credentials = credentials
         self._failing_since: float | None = None
         self._session = aiohttp.ClientSession(
             base_url=credentials.server,
-            headers=headers,
+            headers={"Accept": "application/json", "User-Agent": "podnet-ipam"},
             connector=aiohttp.TCPConnector(ssl=credentials.tls or False, limit=64),
         )
+        if credentials.token:
+            self.authenticate(credentials.token)
+
+    @property
+    def token_file(self) -> Path | None:
+        """Where this client's token stands, as in `Credentials`."""
+        return self._credentials.token_file
+
+    def authenticate(self, token: str) -> None:
+        """Use this token from the next request on. Watches that are under way go on."""
+        self._session.headers["Authorization"] = f"Bearer {token}"
 
     @property
     def seconds_away(self) -> float:
@@ -182,4 +199,6 @@ async def _raise_for_status(method: str, path: str, response: aiohttp.ClientResp
         body = msgspec.json.decode(await response.read())
     except msgspec.DecodeError:
         body = None
+    if response.status == 401:
+        body = {"reason": "Unauthorized", "message": _UNAUTHORIZED}
     raise api_error(method, path, response.status, body, response.headers.get("Retry-After"))

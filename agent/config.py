@@ -16,6 +16,7 @@ grace       seconds for which a vanished pod keeps its address
 keep_blocks seconds for which an empty block is kept, unless it is the only one with room in its pool
 control     path of the Unix socket on which podnet-ipam-ctl asks the agent about itself
 metrics     loopback address and port of metrics and health, such as "127.0.0.1:9764"; empty for none
+token_lifetime  seconds for which the tokens are good that the agent asks for, of those that it renews itself
 routes      whether to keep routes to the other nodes' blocks, for main plugins that leave routing to others
 """
 
@@ -30,6 +31,7 @@ import tomllib
 
 from .collector import GRACE_SECONDS
 from .ctl import CONTROL_SOCKET
+from .identity import TOKEN_LIFETIME_SECONDS
 from .node_blocks import KEEP_BLOCKS_SECONDS
 
 _PATHS = {"kubeconfig", "pools_file", "datastore", "socket", "store", "spool", "results", "control"}
@@ -52,6 +54,7 @@ class AgentConfig:
     cooldown: float = 30.0
     grace: float = GRACE_SECONDS
     keep_blocks: float = KEEP_BLOCKS_SECONDS
+    token_lifetime: float = TOKEN_LIFETIME_SECONDS
 
     @classmethod
     def read(cls, path: Path) -> AgentConfig:
@@ -72,7 +75,7 @@ class AgentConfig:
                 raise ValueError(f"{path}: {key} must be a text that is not empty")
         if not isinstance(values.get("routes", False), bool):
             raise ValueError(f"{path}: routes must be true or false")
-        for key in ("cooldown", "grace", "keep_blocks"):
+        for key in ("cooldown", "grace", "keep_blocks", "token_lifetime"):
             if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
                 raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
         paths = {key: Path(values[key]) for key in values.keys() & _PATHS}

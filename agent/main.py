@@ -25,6 +25,7 @@ from .collector import Collector
 from .config import AgentConfig
 from .endpoints import endpoints
 from .errors import TRY_AGAIN_LATER, CniError
+from .identity import keep_token
 from .insight import Insight
 from .ipam import Ipam
 from .local import LocalDatastore
@@ -121,8 +122,10 @@ class Agent:
     async def work(self) -> None:
         """Learn the cluster's state and follow it until cancelled."""
         node = self._config.node
-        cluster = Cluster(self._client, await self._find_calico_api())
         async with asyncio.TaskGroup() as tasks:
+            if isinstance(self._client, Client):
+                tasks.create_task(keep_token(self._client, self._config.token_lifetime))
+            cluster = Cluster(self._client, await self._find_calico_api())
             for reflector in cluster.reflectors:
                 tasks.create_task(reflector.run())
             for reflector in cluster.reflectors:

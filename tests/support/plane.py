@@ -149,6 +149,7 @@ class AgentNode:
         cooldown: float = 0,
         keep_blocks: float = 900.0,
         metrics: str = "",
+        token_lifetime: float = 3600.0,
     ):
         self.name = name
         self.folder = folder / name
@@ -173,6 +174,7 @@ class AgentNode:
             f"cooldown = {cooldown}",
             f"keep_blocks = {keep_blocks}",
             f'metrics = "{metrics}"',
+            f"token_lifetime = {token_lifetime}",
         ]
         self.config.write_text("\n".join(lines))
         self._process: subprocess.Popen | None = None

@@ -6,16 +6,19 @@ import asyncio
 import pytest
 from cluster.apiserver import ControlPlane
 from support.plane import AgentNode, CalicoNode, client_of, install_definitions, json_kubeconfig, remove_everything
+from support.rights import install_rights, node_kubeconfig
 
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory):
-    """An API server with the resource definitions, for the whole session."""
+    """An API server with the resource definitions and what the role gives all agents, for the whole session."""
     with ControlPlane() as plane:
 
         async def prepare():
-            async with client_of(plane, tmp_path_factory.mktemp("prepare")) as client:
+            folder = tmp_path_factory.mktemp("prepare")
+            async with client_of(plane, folder) as client:
                 await install_definitions(client)
+                await install_rights(plane, client, folder)
 
         asyncio.run(prepare())
         yield plane
@@ -31,11 +34,11 @@ async def client(plane, tmp_path):
 
 @pytest.fixture
 async def start_node(plane, client, tmp_path):
-    """Start the agent of a node of the given name; all are ended with the test."""
-    kubeconfig = json_kubeconfig(plane, tmp_path / "agent-kubeconfig.json")
+    """Start the agent of a node of the given name, with that node's credentials; all are ended with the test."""
     nodes = []
 
     async def start(name: str, **config) -> AgentNode:
+        kubeconfig = await node_kubeconfig(plane, client, name, tmp_path)
         nodes.append(AgentNode(name, tmp_path, kubeconfig, **config))
         return await nodes[-1].start()
 
