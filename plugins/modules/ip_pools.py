@@ -303,6 +303,8 @@ errors:
   description:
     - What forbids the declaration. Nothing was written.
     - For a pool that is not removed because of addresses in use, C(in_use) lists these as RV(in_use) does.
+    - C(overlaps) is the name of a pool of the cluster that a new one overlaps, and C(blocks) are the CIDRs of blocks of
+      another size in its range.
   returned: when the declaration is refused
   type: list
   elements: dict

@@ -166,6 +166,14 @@ workloads:
         - name: probe
           addresses: [10.244.3.18]
       reason: "it has no controller that would make it anew: a person has to delete it, or allow its eviction"
+stuck:
+  description: Those of RV(workloads) that do not move, each with its reason, in words.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - >-
+      Pod payments/probe: it has no controller that would make it anew: a person has to delete it, or allow its eviction
 before:
   description: What this run changes, as it was.
   returned: success

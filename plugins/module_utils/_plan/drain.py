@@ -99,7 +99,7 @@ def plan(wanted, observed, begun=None):
 
     `begun`: what was `awaited` by earlier plans of the same run. It is part of the batch.
     """
-    outcome = DrainPlan(results={"left": 0, "workloads": [], "batches": 0})
+    outcome = DrainPlan(results=_told([], wanted.batch))
     pools = _readable(wanted, observed.pools)
     gone = Leaving(wanted, pools)
     outcome.problems += [*_pool_problems(gone, pools), *_owner_problems(wanted, gone, observed)]
@@ -244,6 +244,7 @@ def _told(units, batch):
     return {
         "left": sum(len(unit.occupants) for unit in units),
         "workloads": [unit.told() for unit in units],
+        "stuck": [f"{unit.subject}: {unit.reason}" for unit in units if unit.reason],
         "batches": _batches(steps, batch),
     }
 

@@ -72,13 +72,15 @@ def units(place):
 def _asks(leaving, kind, workload):
     """Whether a template that is nobody else's asks for the pool, or for an address of it."""
     owner = kinds.controller(workload)
-    if (owner and owner["kind"] in kinds.KINDS) or (kind == kinds.JOB and _is_over(workload)):
+    is_going = workload["metadata"].get("deletionTimestamp") or (kind == kinds.JOB and _is_over(workload))
+    if is_going or (owner and owner["kind"] in kinds.KINDS):
         return False
     annotations = kinds.annotations_of(kind, workload)
     return bool(leaving.pointed(annotations, _OPTIONS) or leaving.fixed(annotations))
 
 
 def _is_over(job):
+    """Whether a Job starts no pods any more."""
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions)
 

@@ -101,7 +101,7 @@ def overlaps(sound, pools, gone):
             warnings.append(f"pool {inner}: {text}, and both exist in the cluster: remove one of them")
         else:
             message = f"{text}, which exists in the cluster"
-            problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), message))
+            problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), message, {"overlaps": outer}))
     return problems, warnings
 
 
