@@ -33,8 +33,8 @@ options:
       cidr:
         description:
           - The range, without host bits, such as V(10.244.0.0/18). Required with O(state=present).
-          - Cannot be changed once the pool exists. The role C(podnet.ipam.pool_migration) moves the pods to
-            another pool.
+          - Cannot be changed once the pool exists. The role P(podnet.ipam.pool_migration#role) moves the pods to
+            another pool, which may take its place.
         type: str
       block_size:
         description:

@@ -12,7 +12,8 @@ description:
   - Points the annotations of namespaces and pod templates that name a pool to another one, disables the pool, and
     replaces the pods that have addresses of it.
   - One run does one batch and waits until its workloads have their new pods. RV(batches) says how many runs are needed,
-    RV(left) how many pods are left. The role C(podnet.ipam.pool_migration) repeats it, and removes the pool afterwards.
+    RV(left) how many pods are left. The role P(podnet.ipam.pool_migration#role) repeats it, and removes the pool
+    afterwards.
   - What is left is read from the cluster in each run. So an interrupted move goes on where it was, and a run on an
     empty pool that nothing names changes nothing.
 author: The podnet.ipam contributors (@podnet)

@@ -240,7 +240,8 @@ def _disable(pool, outcome):
 
 
 def _told(units, batch):
-    steps = [unit.steps for unit in units if not unit.is_idle]
+    in_order = sorted(units, key=lambda unit: unit.is_unasked)
+    steps = [unit.steps for unit in in_order if not unit.is_idle]
     return {
         "left": sum(len(unit.occupants) for unit in units),
         "workloads": [unit.told() for unit in units],
