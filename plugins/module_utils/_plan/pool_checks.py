@@ -122,4 +122,4 @@ def block_problems(new, blocks, released):
     for view, found in conflicts.values():
         there = holders.some(sorted(found))
         message = f"{view['block_size']} differs from blocks that exist in {view['cidr']}: {there}"
-        yield Problem(f"pool {view['name']}", "block_size", view["block_size"], message)
+        yield Problem(f"pool {view['name']}", "block_size", view["block_size"], message, {"blocks": sorted(found)})
