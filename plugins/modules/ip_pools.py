@@ -33,8 +33,8 @@ options:
       cidr:
         description:
           - The range, without host bits, such as V(10.244.0.0/18). Required with O(state=present).
-          - Cannot be changed once the pool exists. The role C(podnet.ipam.pool_migration) moves the pods to
-            another pool.
+          - Cannot be changed once the pool exists. The role P(podnet.ipam.pool_migration#role) moves the pods to
+            another pool, which may take its place.
         type: str
       block_size:
         description:
@@ -303,6 +303,8 @@ errors:
   description:
     - What forbids the declaration. Nothing was written.
     - For a pool that is not removed because of addresses in use, C(in_use) lists these as RV(in_use) does.
+    - C(overlaps) is the name of a pool of the cluster that a new one overlaps, and C(blocks) are the CIDRs of blocks of
+      another size in its range.
   returned: when the declaration is refused
   type: list
   elements: dict

@@ -17,6 +17,7 @@ _COLLECTIONS = {
     "ReplicaSet": ("/apis/apps/v1", "replicasets"),
     "Job": ("/apis/batch/v1", "jobs"),
     "CronJob": ("/apis/batch/v1", "cronjobs"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "ServiceCIDR": ("/apis/networking.k8s.io/v1", "servicecidrs"),
 }
 

@@ -8,6 +8,7 @@ from . import observe, resources
 
 _FEW = 3  # workloads of one namespace whose pods are listed one by one; those of more with one list of all pods
 _METADATA = ("name", "namespace", "uid", "labels", "annotations", "ownerReferences", "deletionTimestamp")
+_SPEC = ("nodeName", "hostNetwork")
 _STATUS = ("phase", "podIPs", "conditions", "containerStatuses")
 
 
@@ -86,6 +87,6 @@ def _kept(pod):
     metadata, status = pod["metadata"], pod.get("status") or {}
     return {
         "metadata": {name: metadata[name] for name in _METADATA if name in metadata},
-        "spec": {"hostNetwork": pod["spec"].get("hostNetwork")},
+        "spec": {name: pod["spec"][name] for name in _SPEC if name in pod["spec"]},
         "status": {name: status[name] for name in _STATUS if name in status},
     }

@@ -101,7 +101,7 @@ def overlaps(sound, pools, gone):
             warnings.append(f"pool {inner}: {text}, and both exist in the cluster: remove one of them")
         else:
             message = f"{text}, which exists in the cluster"
-            problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), message))
+            problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), message, {"overlaps": outer}))
     return problems, warnings
 
 
@@ -122,4 +122,4 @@ def block_problems(new, blocks, released):
     for view, found in conflicts.values():
         there = holders.some(sorted(found))
         message = f"{view['block_size']} differs from blocks that exist in {view['cidr']}: {there}"
-        yield Problem(f"pool {view['name']}", "block_size", view["block_size"], message)
+        yield Problem(f"pool {view['name']}", "block_size", view["block_size"], message, {"blocks": sorted(found)})

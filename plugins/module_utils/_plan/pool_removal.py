@@ -91,7 +91,7 @@ def operations(removals):
     held, free = _blocks(removals)
     affinities = _each_once(affinity for each in removals for affinity in each.affinities)
     return [
-        *(_disable(pool) for pool in pools if not pool["spec"].get("disabled")),
+        *(disable(pool) for pool in pools if not pool["spec"].get("disabled")),
         *(_release(affinity) for affinity in affinities if _is_claimed(affinity)),
         *(_delete("IPAMBlock", block) for block in free),
         *(_without_affinity(block) for block in held if block["spec"].get("affinity")),
@@ -113,7 +113,8 @@ def _blocks(removals):
     return held, free
 
 
-def _disable(pool):
+def disable(pool):
+    """The write after which nothing new comes from a pool."""
     body = {"spec": {"disabled": True}}
     return Operation("patch", "IPPool", pool["metadata"]["name"], body=body, observed=pool, settles=True)
 
@@ -167,5 +168,11 @@ def _by_pool(pools, objects):
     return {pool: [objects[position] for position in sorted(positions)] for pool, positions in found.items()}
 
 
+def lies_in(obj, network):
+    """Whether a block or an affinity lies in a network; not when its CIDR cannot be read."""
+    own = ranges.network_of(obj)
+    return own is not None and own.version == network.version and own.subnet_of(network)
+
+
 def _inside(objects, network):
-    return tuple(each for each in objects if ranges.network_of(each).subnet_of(network))
+    return tuple(each for each in objects if lies_in(each, network))
