@@ -47,6 +47,9 @@ cdef class Block:
     @cy.locals(ordinal=Py_ssize_t, attribute=Attribute)
     cpdef release_ordinals(self, list ordinals)
 
+    @cy.locals(attribute=Attribute)
+    cpdef dict holder(self, Py_ssize_t ordinal)
+
     cdef str _state(self, Py_ssize_t ordinal)
 
     @cy.locals(ordinal=Py_ssize_t, attribute=Attribute)

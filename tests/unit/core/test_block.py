@@ -71,6 +71,13 @@ def test_addresses_go_round_however_often_they_are_freed(core, size):
     assert block.spec() == empty(core, size=size).spec()
 
 
+def test_the_holder_of_an_address_is_known(core):
+    block = empty(core, size=4)
+    block.assign("a", OWNER)
+    assert block.holder(0) == {"handle_id": "a", "secondary": OWNER}
+    assert block.holder(1) is None
+
+
 def test_single_addresses_are_freed_whoever_holds_them(core):
     block = empty(core, size=4)
     for handle in ("a", "b", "b", "c"):
