@@ -18,7 +18,8 @@ test: setup lint conventions ## all tests
 	molecule reset
 	molecule test --destroy never
 
-test-all: test matrix  ## and with every supported version
+test-all: test matrix  ## and the slow ones, and with every supported version
+	$(PYTHON) -m pytest tests/integration -m slow $(ABREAST)
 
 lint: setup            ## style
 	ruff check .

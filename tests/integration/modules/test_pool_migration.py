@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,11 @@ class Town:
         with FaultyProxy(self.cluster.plane, fault) as proxy:
             done = self.migrate(proxy=proxy, **variables)
         assert done.returncode == 2 and "spoiled by the test" in done.said, done.said
-        assert len(self.addresses()) == 5, "no pod was lost"
+        # One that was being replaced comes back by its controller.
+        deadline = time.monotonic() + 30
+        while len(self.addresses()) != 5:
+            assert time.monotonic() < deadline, "a pod was lost"
+            time.sleep(0.1)
 
     def addresses(self):
         pods = self.objects.get("/api/v1/pods")["items"]
@@ -126,6 +131,7 @@ def test_all_pods_move_with_progress_and_a_second_run_changes_nothing(town):
         assert town.succeed(**MOVE).changed == 0
 
 
+@pytest.mark.slow
 def test_interrupted_at_each_of_its_steps_it_goes_on_when_it_is_run_again(town):
     with Controllers(town.cluster):
         for method, path in (
@@ -156,6 +162,7 @@ def test_a_block_size_is_changed_in_place_by_a_temporary_pool(town):
         assert town.succeed(**RESIZE).changed == 0
 
 
+@pytest.mark.slow
 def test_a_change_of_the_block_size_goes_on_from_each_of_its_steps(town):
     with Controllers(town.cluster):
         for method, path in (
