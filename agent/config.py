@@ -81,12 +81,11 @@ class AgentConfig:
         paths = {key: Path(values[key]) for key in values.keys() & _PATHS}
         config = cls(**{**values, **paths})
         try:
-            _ = config.metrics_address
+            config.metrics_address()
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return config
 
-    @property
     def metrics_address(self) -> tuple[str, int] | None:
         """Host and port of `metrics`. ValueError for anything but a loopback address: what is said there is for all."""
         if not self.metrics:

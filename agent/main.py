@@ -199,7 +199,7 @@ async def serve(config: AgentConfig, busy: Busy) -> None:
     try:
         agent = Agent(config, client, busy)
         listener = agent.listen()
-        async with endpoints(agent.insight, config.control, config.metrics_address):
+        async with endpoints(agent.insight, config.control, config.metrics_address()):
             # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for it.
             notify("READY=1", "STATUS=learning the cluster's state")
             work = asyncio.create_task(agent.work())

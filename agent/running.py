@@ -51,7 +51,7 @@ def running(folder: Path) -> Iterator[Running]:
 def _decode(cached: dict) -> Running:
     if cached["kind"] != _KIND:
         raise ValueError(f"kind is {cached['kind']!r}, not {_KIND}")
-    arguments = {key: value for key, value in cached.get("cniArgs") or ()}
+    arguments = dict(cached.get("cniArgs") or ())
     pod, namespace = arguments.get("K8S_POD_NAME"), arguments.get("K8S_POD_NAMESPACE")
     return Running(
         network=cached["networkName"],

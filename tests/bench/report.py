@@ -238,7 +238,9 @@ def chart(title: str, axes: tuple[str, str], labels: Sequence[str], series: Seri
         return bottom - (bottom - TOP) * place(value)
 
     parts = [
+        # REUSE-IgnoreStart
         "<!-- SPDX-License-Identifier: Apache-2.0 -->",
+        # REUSE-IgnoreEnd
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         _text(LEFT, 20, title, size=14),

@@ -45,7 +45,7 @@ class CniFailedError(Exception):
 
 def run(*command: object, env: dict[str, str] | None = None) -> str:
     """The standard output of a command that has to succeed."""
-    done = subprocess.run([str(part) for part in command], env=env, capture_output=True, text=True)
+    done = subprocess.run([str(part) for part in command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CniFailedError(f"{done.stdout}{done.stderr}".strip())
     return done.stdout

@@ -235,7 +235,7 @@ def test_only_a_loopback_address_with_a_port_is_accepted(tmp_path, address):
 def test_loopback_addresses_of_both_families_are_accepted(tmp_path, address, parsed):
     file = tmp_path / "agent.toml"
     file.write_text(f'node = "n"\nkubeconfig = "k"\nmetrics = "{address}"')
-    assert AgentConfig.read(file).metrics_address == parsed
+    assert AgentConfig.read(file).metrics_address() == parsed
 
 
 async def test_a_port_in_use_costs_the_figures_and_no_pod(client, start_node):

@@ -272,7 +272,7 @@ async def test_a_pool_cannot_get_blocks_of_a_size_that_lie_across_those_in_use(m
 
 def test_a_bad_pools_file_keeps_an_agent_from_its_first_start(tmp_path):
     machine = Machine(tmp_path, "[[pools")
-    done = subprocess.run([AGENT, "--config", machine.config], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([AGENT, "--config", machine.config], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"podnet-ipam-agent: {machine.pools_file}: not TOML" in done.stderr
 
@@ -281,7 +281,7 @@ async def test_a_damaged_datastore_keeps_the_agent_from_starting_and_says_what_t
     await machine.add("c1")
     machine.stop()
     machine.datastore.write_bytes(b"garbage" * 1000)
-    done = subprocess.run([AGENT, "--config", machine.config], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([AGENT, "--config", machine.config], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"end all of them, remove {machine.datastore}* and the agent's store" in done.stderr
 
@@ -299,6 +299,6 @@ async def test_a_lost_store_loses_no_address(machine):
 def test_either_a_cluster_or_a_pools_file_must_be_configured(tmp_path):
     machine = Machine(tmp_path, POOLS)
     machine.config.write_text(machine.config.read_text() + '\nkubeconfig = "/etc/podnet-ipam/kubeconfig"\n')
-    done = subprocess.run([AGENT, "--config", machine.config], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([AGENT, "--config", machine.config], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "either kubeconfig or, where there is no cluster, pools_file must be given" in done.stderr
