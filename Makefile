@@ -19,7 +19,7 @@ test: setup lint conventions ## all tests
 	molecule test --destroy never
 
 test-all: test matrix  ## and the slow ones, and with every supported version
-	$(PYTHON) -m pytest tests/integration -m slow $(ABREAST)
+	$(PYTHON) -m pytest tests/unit tests/integration -m slow $(ABREAST)
 
 lint: setup            ## style
 	ruff check .

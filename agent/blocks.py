@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from .._core.block import Block
@@ -344,6 +345,7 @@ class BlockKeeper:
             self._stale = True
         else:
             self._stored = await self._client.replace(self._path, self._calico.changed(self._stored, block.spec()))
+            self.known_at = time.monotonic()
         self._queue = [change for change in self._queue if change not in batch]
         for change in batch:
             change.settle()
@@ -412,6 +414,8 @@ class BlockKeeper:
     def _load(self, stored: dict) -> None:
         spec = stored["spec"]
         self._stored = stored
+        # When the block was last known to be what is stored, in seconds of the monotonic clock.
+        self.known_at = time.monotonic()
         self._block = Block(spec, self._reserved(spec["cidr"]))
         self._block.rest(list(self._resting))
         self._base = ipaddress.ip_network(spec["cidr"]).network_address

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -62,6 +63,8 @@ class Cluster:
         self.client = client
         self.calico = calico
         self.routing_changed = asyncio.Event()
+        # When affinity became strict, in seconds of the monotonic clock; 0 when it was so at the start.
+        self.strict_since = 0.0
         self.on_reserved: Callable[[], None] = lambda: None
         self.on_claim_changed: Callable[[Affinity | None, Affinity | None], None] = lambda old, new: None
         self._gateways: frozenset = frozenset()
@@ -72,7 +75,7 @@ class Cluster:
 
         self._pools = reflect("IPPool", Pool.from_object, self._reserved_changed)
         self._reservations = reflect("IPReservation", _reserved_networks, self._reserved_changed)
-        self._config = reflect(calico.config_kind, _config, None)
+        self._config = reflect(calico.config_kind, _config, self._config_changed)
         self._information = reflect("ClusterInformation", _is_locked, None, optional=True)
         self.affinities = reflect("BlockAffinity", _affinity, self._claim_changed)
         self._namespaces = Reflector(client, "/api/v1/namespaces", decode=_namespace)
@@ -149,6 +152,11 @@ class Cluster:
 
     def claimed_cidrs(self) -> set[str]:
         return {affinity.cidr for affinity in self.affinities.items.values()}
+
+    def _config_changed(self, _name, old: Config | None, new: Config | None) -> None:
+        before, after = (config is not None and config.strict_affinity for config in (old, new))
+        if after and not before and self._config.synced.is_set():
+            self.strict_since = time.monotonic()
 
     def _reserved_changed(self, _name, _old, _new) -> None:
         self.on_reserved()

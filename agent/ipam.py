@@ -297,6 +297,8 @@ class Ipam:
             return "strictAffinity is off: other nodes may take addresses of it"
         if not keeper.claimed:
             return "it is not this node's: its owner may take addresses of it"
+        if keeper.known_at < self._cluster.strict_since:
+            return "strictAffinity is on since a moment ago: others may have taken addresses before"
         if not keeper.stored_in_use:
             return "the API server has not seen it in use: Calico may give an empty block to another node"
         return None

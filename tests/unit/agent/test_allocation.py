@@ -235,6 +235,7 @@ def hurried(monkeypatch):
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.slow
 def test_nothing_is_given_twice_and_nothing_is_lost(hurried):
     run_state_machine_as_test(
         Allocation,
