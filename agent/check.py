@@ -37,7 +37,16 @@ class Disagreement:
 
 
 async def disagreements(ipam: Ipam, cluster: Cluster, store: Store, node: str) -> list[Disagreement]:
-    """All of them. StoreError when the store cannot be read, ApiError or Unreachable when the API server cannot."""
+    """All of them. StoreError when the store cannot be read, ApiError or Unreachable when the API server cannot.
+
+    What a second look does not find again came and went during the first one.
+    """
+    found = await _look(ipam, cluster, store, node)
+    again = await _look(ipam, cluster, store, node) if found else []
+    return [each for each in found if each in again]
+
+
+async def _look(ipam: Ipam, cluster: Cluster, store: Store, node: str) -> list[Disagreement]:
     before, moving = dict(ipam.attachments), ipam.unsettled
     keepers = {keeper.cidr: keeper for keeper in ipam.blocks}
     blocks, handles, running = await asyncio.gather(
