@@ -28,7 +28,7 @@ DEFINITIONS = ROOT / "roles/cni_ipam/files/crds"
 SHIM = Path(sysconfig.get_path("platlib")) / "podnet_ipam/agent/bin/podnet-ipam"
 AGENT = Path(sysconfig.get_path("scripts")) / "podnet-ipam-agent"
 CTL = Path(sysconfig.get_path("scripts")) / "podnet-ipam-ctl"
-READY_SECONDS = 15.0
+READY_SECONDS = 60.0
 
 KINDS = ("IPPool", "IPAMBlock", "BlockAffinity", "IPAMHandle", "IPReservation")
 
