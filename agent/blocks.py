@@ -144,7 +144,12 @@ class BlockKeeper:
     @property
     def room(self) -> int:
         """Addresses of this node's own block that can still be promised."""
-        return self.lendable if self.claimed and self._block.affinity == self._affinity else 0
+        return self.lendable if self._is_this_nodes else 0
+
+    @property
+    def _is_this_nodes(self) -> bool:
+        """Whether the block is this node's, by its claim and by what the block itself says."""
+        return self.claimed and self._block.affinity == self._affinity
 
     @property
     def lendable(self) -> int:
@@ -185,7 +190,7 @@ class BlockKeeper:
     def kept_for(self, pod: str) -> int | None:
         """The ordinal of this node's own block that is kept for a pod and may be given to it, if there is one."""
         self._wake()
-        kept = self._resting.kept_for(pod) if self.claimed and self._block.affinity == self._affinity else []
+        kept = self._resting.kept_for(pod) if self._is_this_nodes else []
         reserved = set(self._reserved(self.cidr)) if kept else set()
         return next((ordinal for ordinal in kept if ordinal not in reserved and self.holder(ordinal) is None), None)
 
