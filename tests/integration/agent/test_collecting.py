@@ -11,6 +11,7 @@ from podnet_ipam._kube.calico import V1
 from support.plane import allocated, create_pool, settled
 
 VALID = "cni.dev/valid-attachments"
+GRACE = 1.0
 
 
 @pytest.fixture
@@ -18,11 +19,16 @@ async def node(client, start_node):
     await create_pool(client, "main", "10.244.0.0/20")
     spec = {"strictAffinity": True, "autoAllocateBlocks": True}
     await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
-    return await start_node("node-1", grace=0.2)
+    return await start_node("node-1", grace=GRACE)
+
+
+async def add(node, container, **options):
+    """An attachment that looks alive: one whose network namespace is gone too is freed without any word of the runtime."""
+    return await node.add(container, netns=str(node.folder), **options)
 
 
 async def test_a_delete_without_an_agent_succeeds_and_is_carried_out_when_there_is_one_again(node, client):
-    kept, gone = await node.add("kept"), await node.add("gone")
+    kept, gone = await add(node, "kept"), await add(node, "gone")
     await settled(client, [kept.address, gone.address])
     node.stop(signal.SIGKILL)
     assert (await node.delete("gone")).status == 0
@@ -33,7 +39,7 @@ async def test_a_delete_without_an_agent_succeeds_and_is_carried_out_when_there_
 
 
 async def test_an_unreadable_tombstone_is_dropped_and_the_others_are_carried_out(node, client):
-    kept, gone = await node.add("kept"), await node.add("gone")
+    kept, gone = await add(node, "kept"), await add(node, "gone")
     await settled(client, [kept.address, gone.address])
     node.stop()
     (node.spool / "0-garbage").write_bytes(b"P1CNI_COMMAND")
@@ -44,7 +50,7 @@ async def test_an_unreadable_tombstone_is_dropped_and_the_others_are_carried_out
 
 
 async def test_an_unknown_attachment_is_deleted_while_the_api_server_is_away(node, client, plane):
-    before = await node.add("c1")
+    before = await add(node, "c1")
     await settled(client, [before.address])
     plane.stop_apiserver()
     try:
@@ -58,18 +64,18 @@ async def test_an_unknown_attachment_is_deleted_while_the_api_server_is_away(nod
 
 
 async def test_gc_frees_what_is_not_in_the_list_of_its_own_network(node, client):
-    kept, gone = await node.add("kept"), await node.add("gone")
-    other = await node.add("elsewhere", network="other")
-    await asyncio.sleep(0.3)
+    kept, gone = await add(node, "kept"), await add(node, "gone")
+    other = await add(node, "elsewhere", network="other")
+    await asyncio.sleep(GRACE)
     reply = await node.call("GC", "", **{VALID: [{"containerID": "kept", "ifname": "eth0"}]})
     assert reply.status == 0
     await settled(client, [kept.address, other.address])
     assert gone.address not in await allocated(client)
 
 
-async def test_gc_frees_what_only_another_interface_of_the_container_is_valid_for(node, client, tmp_path):
-    kept, _lost = [await node.add(container, netns=str(tmp_path)) for container in ("kept", "lost")]
-    await asyncio.sleep(0.3)
+async def test_gc_frees_what_only_another_interface_of_the_container_is_valid_for(node, client):
+    kept, _lost = [await add(node, container) for container in ("kept", "lost")]
+    await asyncio.sleep(GRACE)
     valid = [{"containerID": "kept", "ifname": "eth0"}, {"containerID": "lost", "ifname": "net1"}]
     assert (await node.call("GC", "", **{VALID: valid})).status == 0
     await settled(client, [kept.address])
@@ -77,9 +83,9 @@ async def test_gc_frees_what_only_another_interface_of_the_container_is_valid_fo
 
 @pytest.mark.parametrize("nothing", ([], None))
 async def test_gc_with_an_empty_list_or_null_frees_everything_that_is_old_enough(node, client, nothing):
-    await node.add("old")
-    await asyncio.sleep(0.3)
-    young = await node.add("young")
+    await add(node, "old")
+    await asyncio.sleep(GRACE)
+    young = await add(node, "young")
     assert (await node.call("GC", "", **{VALID: nothing})).status == 0
     await settled(client, [young.address])
 
