@@ -27,12 +27,13 @@ options:
       - V(present) creates what does not exist and sees that the declared fields are as declared, whoever set them last.
         Fields that an earlier declaration had and the present one has not are removed.
       - V(patched) merges the manifests into objects that must exist (JSON merge patch), and removes nothing.
+      - V(absent) deletes what exists of them. Only kind, namespace and name matter.
     type: str
-    choices: [present, patched]
+    choices: [present, patched, absent]
     default: present
   overwrite:
     description:
-      - With O(state=present), which of the objects that exist may be changed.
+      - With O(state=present) and O(state=absent), which of the objects that exist may be changed or deleted.
       - V(owned) leaves those alone that lack the label C(app.kubernetes.io/managed-by=podnet.ipam), V(never) all.
     type: str
     choices: [always, owned, never]
@@ -79,7 +80,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 resources:
-  description: The objects in the order of O(manifests), as they are now, or would be in check mode.
+  description:
+    - The objects in the order of O(manifests), as they are now, or would be in check mode.
+    - Those that are no more are left out.
   returned: success
   type: list
   elements: dict
@@ -95,7 +98,7 @@ operations:
   elements: dict
   contains:
     verb:
-      description: V(create) or V(patch).
+      description: V(create), V(patch) or V(delete).
       type: str
       returned: always
     kind:
@@ -120,7 +123,7 @@ from ansible_collections.podnet.ipam.plugins.module_utils._kube.connection impor
 
 OPTIONS = {
     "manifests": {"type": "list", "elements": "dict", "required": True},
-    "state": {"type": "str", "choices": ["present", "patched"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "patched", "absent"], "default": "present"},
     "overwrite": {"type": "str", "choices": ["always", "owned", "never"], "default": "always"},
     "wait_timeout": {"type": "int", "default": 60},
 }

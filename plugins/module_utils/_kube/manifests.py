@@ -22,18 +22,23 @@ _NOISE = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "gener
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one manifest. `before` is None when the object is new.
+    """What became of one manifest. `before` is None when the object is new, `after` when it is no more.
 
     `guess` says why `after` is a prediction of ours and not the API server's word; usually it is empty.
     """
 
     before: dict | None
-    after: dict
+    after: dict | None
     guess: str = ""
 
     @property
     def changed(self):
         return comparable(self.before) != comparable(self.after)
+
+    @property
+    def object(self):
+        """The object as it is, or else as it was; None when there was and is none."""
+        return self.after or self.before
 
 
 def problems(manifest):
@@ -57,10 +62,10 @@ class Progress:
     def result(self, with_diff):
         changed = [outcome for outcome in self.outcomes if outcome.changed]
         diff = {
-            "before": {title(each.after): presentable(each.before) for each in changed if each.before is not None},
-            "after": {title(each.after): presentable(each.after) for each in changed},
+            "before": {title(each.object): presentable(each.before) for each in changed if each.before is not None},
+            "after": {title(each.object): presentable(each.after) for each in changed if each.after is not None},
         }
-        resources = [outcome.after for outcome in self.outcomes]
+        resources = [outcome.after for outcome in self.outcomes if outcome.after is not None]
         return {**self.failure(), "resources": resources, **({"diff": diff} if with_diff else {})}
 
     def failure(self):
@@ -69,16 +74,18 @@ class Progress:
 
 
 def _describe(outcome):
-    metadata = outcome.after["metadata"]
+    metadata = outcome.object["metadata"]
     named = {key: metadata[key] for key in ("namespace", "name") if metadata.get(key)}
-    return {"verb": "create" if outcome.before is None else "patch", "kind": outcome.after["kind"], **named}
+    verb = "create" if outcome.before is None else "delete" if outcome.after is None else "patch"
+    return {"verb": verb, "kind": outcome.object["kind"], **named}
 
 
 def bring_about(applier, manifest, state, overwrite, wait_seconds):
     """Bring one manifest about; the Outcome.
 
     `state` present: server-side apply, unless the object exists and `overwrite` (always, owned, never) forbids it.
-    `state` patched: a merge patch of an object that must exist. NotFound, ApiError, Unreachable.
+    `state` absent: deletion under the same condition. `state` patched: a merge patch of an object that must exist.
+    NotFound, ApiError, Unreachable.
     """
     try:
         path = applier.path(manifest)
@@ -87,8 +94,12 @@ def bring_about(applier, manifest, state, overwrite, wait_seconds):
             return Outcome(before, _patch(applier, path, manifest, before))
         if before is not None and (overwrite == "never" or (overwrite == "owned" and not is_ours(before))):
             return Outcome(before, before)
+        if state == "absent":
+            return Outcome(before, _delete(applier, path, before))
         after = applier.apply(path, manifest)
     except NotFound as error:
+        if state == "absent":  # not even its kind exists, or someone else was faster
+            return Outcome(None, None)
         if state == "patched" or not applier.dry_run:
             raise
         # What this object needs would be made earlier in the same run: its namespace, or its kind.
@@ -101,6 +112,11 @@ def _patch(applier, path, manifest, before):
     if before is None:
         raise applier.missing("PATCH", path, f"{title(manifest)} does not exist")
     return before if merged(before, manifest) == before else applier.merge(path, manifest)
+
+
+def _delete(applier, path, before):
+    if before is not None and not applier.dry_run:
+        applier.delete(path, before["metadata"]["uid"])
 
 
 class Applier(Writer):

@@ -106,6 +106,27 @@ def test_a_diff_shows_no_secret(cluster, namespace):
     assert result["changed"] and "data" not in result["diff"]["after"][f"Secret {namespace}/key"]
 
 
+def test_what_shall_not_be_is_deleted(cluster, namespace):
+    cluster.run("manifests", manifests=[settings(namespace, {"a": "1"})])
+    gone = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": namespace}}
+    result = cluster.apply("manifests", state="absent", manifests=[gone])
+    assert result["operations"] == [{"verb": "delete", "kind": "ConfigMap", "namespace": namespace, "name": "settings"}]
+    assert result["resources"] == [] and list(result["diff"]["before"]) == [f"ConfigMap {namespace}/settings"]
+    assert "settings" not in cluster.objects.names(f"/api/v1/namespaces/{namespace}/configmaps")
+
+
+def test_what_is_not_owned_is_not_deleted(cluster, namespace, stored):
+    cluster.run("manifests", manifests=[settings(namespace, {"a": "theirs"})])
+    result = cluster.apply("manifests", state="absent", overwrite="owned", manifests=[settings(namespace, {})])
+    assert result["changed"] is False and stored()["data"] == {"a": "theirs"}
+
+
+def test_what_does_not_exist_even_as_a_kind_is_absent_already(cluster, namespace):
+    unknown = {"apiVersion": "v1", "kind": "Unheard", "metadata": {"name": "of"}}
+    result = cluster.apply("manifests", state="absent", manifests=[unknown, settings(namespace, {})])
+    assert result["changed"] is False
+
+
 def test_a_secret_whose_token_does_not_come_is_an_error(cluster, namespace):
     """There is no controller here that would make one."""
     metadata = {"name": "t", "namespace": namespace, "annotations": {"kubernetes.io/service-account.name": "agent"}}
