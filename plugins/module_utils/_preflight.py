@@ -65,7 +65,9 @@ def disk(folder, needed=NEEDED):
         existing = os.path.dirname(existing)
     free = shutil.disk_usage(existing).free
     if free < needed:
-        message = f"{folder} has {free >> 20} MB free; {needed >> 20} MB are needed to install a version beside the last"
+        message = (
+            f"{folder} has {free >> 20} MB free; {needed >> 20} MB are needed to install a version beside the last"
+        )
         yield finding(ERROR, "disk", message)
 
 
@@ -124,13 +126,17 @@ def _toml(path):
 def runtime(folders, net_dir, bin_dir):
     """Whether the runtimes in use look where the role is told to put things."""
     if not folders:
-        yield finding(ERROR, "runtime", f"no container runtime listens: neither on {' nor on '.join(RUNTIMES.values())}")
+        yield finding(
+            ERROR, "runtime", f"no container runtime listens: neither on {' nor on '.join(RUNTIMES.values())}"
+        )
     for name, (configurations, binaries) in folders.items():
         if _differ(configurations, net_dir):
             message = f"{name} reads CNI configurations in {configurations}, not in {net_dir}: set cni_ipam_net_dir"
             yield finding(ERROR, "runtime", message)
         if all(_differ(each, bin_dir) for each in binaries):
-            message = f"{name} looks for CNI executables in {', '.join(binaries)}, not in {bin_dir}: set cni_ipam_bin_dir"
+            message = (
+                f"{name} looks for CNI executables in {', '.join(binaries)}, not in {bin_dir}: set cni_ipam_bin_dir"
+            )
             yield finding(ERROR, "runtime", message)
 
 
@@ -232,7 +238,9 @@ def api_server(url, now=time.time):
     except urllib.error.HTTPError as error:
         date = error.headers["Date"]
     except (OSError, ValueError) as error:
-        yield finding(ERROR, "api_server", f"the API server does not answer on {url}: {getattr(error, 'reason', error)}")
+        yield finding(
+            ERROR, "api_server", f"the API server does not answer on {url}: {getattr(error, 'reason', error)}"
+        )
         return
     yield from clock(date, now())
 

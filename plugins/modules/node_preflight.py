@@ -63,8 +63,8 @@ options:
     type: str
 notes:
   - The API server's certificate is not looked at, as any answer shows what is looked for. No credentials are sent.
-  - Works with Python 3.9 and newer, to tell that the node plugin does not. Before 3.11 the configuration of the container
-    runtime cannot be read, and is left out.
+  - Works with Python 3.9 and newer, to tell that the node plugin does not. Before 3.11 the configuration of the
+    container runtime cannot be read, and is left out.
 seealso:
   - module: podnet.ipam.cluster_preflight
 """

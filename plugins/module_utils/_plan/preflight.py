@@ -1,6 +1,6 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in the way of the node plugin in a cluster: rights that its installer lacks, and pools that do not fit."""
+"""What stands in the way of the node plugin in a cluster: rights that its installer lacks, pools that do not fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def denied(rights):
 
 
 def findings(pools, pod_cidrs, families, named):
-    """Findings on pools. `pools` are IPPools by name; `pod_cidrs` (CIDRs, who says so, whether there may be more) or None.
+    """Findings on pools. `pools` are IPPools by name; `pod_cidrs` (CIDRs, who says so, may there be more) or None.
 
     `families` are those of which pods get an address each, 4 and 6; `named` the pools, by name or CIDR, that pods draw
     from without an assignment of theirs.

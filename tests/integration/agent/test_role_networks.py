@@ -65,7 +65,9 @@ def netns():
 
 
 @pytest.mark.parametrize("plugin", VARIABLES)
-async def test_two_pods_reach_each_other_in_the_network_that_the_role_writes(written, client, start_node, netns, plugin):
+async def test_two_pods_reach_each_other_in_the_network_that_the_role_writes(
+    written, client, start_node, netns, plugin
+):
     if plugin == "ipvlan" and not kernel_has("ipvlan"):
         pytest.skip("this kernel has no ipvlan")
     await create_pool(client, "four", "10.77.0.0/24", blockSize=28)

@@ -17,7 +17,9 @@ def world():
 
 
 def left(cluster):
-    return {kind: cluster.objects.names(cluster.path(kind)) for kind in ("ipamblocks", "blockaffinities", "ipamhandles")}
+    return {
+        kind: cluster.objects.names(cluster.path(kind)) for kind in ("ipamblocks", "blockaffinities", "ipamhandles")
+    }
 
 
 def test_a_node_on_which_pods_have_addresses_is_refused_by_their_names(either_whole_cluster, world):
