@@ -169,7 +169,7 @@ def server(tmp_path):
 
     subprocess.run(
         [
-            *"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=api".split(),
+            *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=api"],
             "-keyout",
             tmp_path / "key",
             "-out",
