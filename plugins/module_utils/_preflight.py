@@ -18,6 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from types import MappingProxyType
 
 ERROR, WARNING = "error", "warning"
 PYTHON = (3, 11)
@@ -30,11 +31,13 @@ OUR_IPAM = "podnet-ipam"
 CALICO_IPAM = "calico-ipam"
 SUFFIXES = (".conf", ".conflist", ".json")
 RESULTS = "/var/lib/cni/results"
-# Where each runtime is reached, where it is configured, and which keys say where it looks for CNI.
-RUNTIMES = {
-    "containerd": "/run/containerd/containerd.sock",
-    "CRI-O": "/run/crio/crio.sock",
-}
+# Where each runtime is reached.
+RUNTIMES = MappingProxyType(
+    {
+        "containerd": "/run/containerd/containerd.sock",
+        "CRI-O": "/run/crio/crio.sock",
+    }
+)
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CRIO_CONFIG = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*")
 _CONTAINERD_PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")  # versions 2 and 3 of the file
@@ -174,7 +177,7 @@ def present_pods(network, folder=RESULTS):
         try:
             with open(path, "rb") as file:
                 cached = json.load(file)
-            arguments = {key: value for key, value in cached.get("cniArgs") or ()}
+            arguments = dict(cached.get("cniArgs") or ())
             if cached.get("networkName") == network:
                 found.add(f"{arguments['K8S_POD_NAMESPACE']}/{arguments['K8S_POD_NAME']}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
