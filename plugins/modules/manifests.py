@@ -27,7 +27,7 @@ options:
       - V(present) creates what does not exist and sees that the declared fields are as declared, whoever set them last.
         Fields that an earlier declaration had and the present one has not are removed.
       - V(patched) merges the manifests into objects that must exist (JSON merge patch), and removes nothing.
-      - V(absent) deletes what exists of them. Only kind, namespace and name matter.
+      - V(absent) deletes what exists of them, and waits until it is gone. Only kind, namespace and name matter.
     type: str
     choices: [present, patched, absent]
     default: present
@@ -40,9 +40,8 @@ options:
     default: always
   wait_timeout:
     description:
-      - How many seconds to wait for what the cluster adds to a new object by itself.
-      - That is the condition C(Established) of a CustomResourceDefinition, and the token in a Secret of the type
-        C(kubernetes.io/service-account-token). Other objects are not waited for.
+      - How many seconds to wait for an object to be gone, and for what the cluster adds to a new object by itself.
+      - That is the condition C(Established) of a CustomResourceDefinition. Other new objects are not waited for.
     type: int
     default: 60
 notes:

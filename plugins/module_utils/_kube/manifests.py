@@ -95,7 +95,7 @@ def bring_about(applier, manifest, state, overwrite, wait_seconds):
         if before is not None and (overwrite == "never" or (overwrite == "owned" and not is_ours(before))):
             return Outcome(before, before)
         if state == "absent":
-            return Outcome(before, _delete(applier, path, before))
+            return Outcome(before, _delete(applier, path, before, wait_seconds))
         after = applier.apply(path, manifest)
     except NotFound as error:
         if state == "absent":  # not even its kind exists, or someone else was faster
@@ -114,9 +114,10 @@ def _patch(applier, path, manifest, before):
     return before if merged(before, manifest) == before else applier.merge(path, manifest)
 
 
-def _delete(applier, path, before):
+def _delete(applier, path, before, wait_seconds):
     if before is not None and not applier.dry_run:
         applier.delete(path, before["metadata"]["uid"])
+        wait_until_gone(applier, path, before, wait_seconds)
 
 
 class Applier(Writer):
@@ -166,8 +167,6 @@ def is_ready(obj):
     if obj["kind"] == "CustomResourceDefinition":
         conditions = (obj.get("status") or {}).get("conditions") or ()
         return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
-    if obj["kind"] == "Secret" and obj.get("type") == "kubernetes.io/service-account-token":
-        return bool((obj.get("data") or {}).get("token"))
     return True
 
 
@@ -183,6 +182,19 @@ def wait_until_ready(client, path, obj, seconds):
         time.sleep(_POLL_SECONDS)
         obj = client.get(path)
     return obj
+
+
+def wait_until_gone(client, path, obj, seconds):
+    """Wait for what holds a deletion up: a namespace's contents, finalizers. Unreachable when it lasts longer."""
+    give_up = time.monotonic() + seconds
+    while (left := client.find(path)) is not None and left["metadata"]["uid"] == obj["metadata"]["uid"]:
+        if time.monotonic() > give_up:
+            finalizers = left["metadata"].get("finalizers") or left.get("spec", {}).get("finalizers") or ()
+            raise Unreachable(
+                f"{title(obj)} was deleted from {client.origin}, but is still there after {seconds} seconds"
+                + (f": it waits for {', '.join(finalizers)}" if finalizers else "")
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def comparable(obj):

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cluster_preflight against a real API server."""
+
+from __future__ import annotations
+
+CRDS = {"group": "apiextensions.k8s.io", "resources": ["customresourcedefinitions"], "verbs": ["get", "patch"]}
+
+
+def test_an_administrator_and_fitting_pools_are_no_finding(either_cluster):
+    either_cluster.create_pools(("four", "10.244.0.0/18"), ("six", "fd00:10:244::/64"))
+    result = either_cluster.run(
+        "cluster_preflight", access=[CRDS], families=["IPv4", "IPv6"], pools=["four", "10.244.0.0/18"]
+    )
+    assert (result["changed"], result["findings"]) == (False, [])
+
+
+def test_all_rights_that_are_missing_are_told_at_once(cluster):
+    result = cluster.run("cluster_preflight", access=[CRDS], impersonate_user="nobody", check=True)
+    [finding] = result["findings"]
+    assert (finding["severity"], finding["check"]) == ("error", "access")
+    assert "get customresourcedefinitions.apiextensions.k8s.io, patch customres" in finding["message"]
+
+
+def test_pools_that_are_missing_or_lie_outside_are_told(cluster):
+    cluster.create_pools(("outside", "192.0.2.0/24"))
+    result = cluster.run("cluster_preflight", families=["IPv4", "IPv6"], pools=["outside", "nope"])
+    assert [(each["check"], each["severity"]) for each in result["findings"]] == [
+        ("pools", "warning"),
+        ("pools", "warning"),
+        ("pod_cidrs", "warning"),
+    ]
+    no_six, unknown, outside = (each["message"] for each in result["findings"])
+    assert no_six.startswith("no IPv6 pool") and "will name nope," in unknown
+    assert outside.startswith(
+        "pool outside (192.0.2.0/24) does not lie in the pod CIDRs 10.244.0.0/16, fd00:10:244::/56"
+    )
