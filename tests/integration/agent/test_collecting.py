@@ -23,7 +23,7 @@ async def node(client, start_node):
 
 
 async def add(node, container, **options):
-    """An attachment that looks alive: one whose network namespace is gone too is freed without any word of the runtime."""
+    """An attachment that looks alive: the agent frees one without a network namespace without being asked."""
     return await node.add(container, netns=str(node.folder), **options)
 
 
