@@ -127,12 +127,13 @@ def test_what_does_not_exist_even_as_a_kind_is_absent_already(cluster, namespace
     assert result["changed"] is False
 
 
-def test_a_secret_whose_token_does_not_come_is_an_error(cluster, namespace):
-    """There is no controller here that would make one."""
-    metadata = {"name": "t", "namespace": namespace, "annotations": {"kubernetes.io/service-account.name": "agent"}}
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "agent", "namespace": namespace}}
-    token = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": metadata}
-    result = cluster.run("manifests", wait_timeout=1, manifests=[account, token])
-    assert result["failed"] and f"Secret {namespace}/t was written" in result["msg"]
-    assert "not ready after 1 seconds" in result["msg"]
-    assert [operation["kind"] for operation in result["operations"]] == ["ServiceAccount"]
+def test_what_its_finalizers_keep_is_an_error(cluster, namespace, stored):
+    """There is no controller here that would see to them."""
+    kept = settings(namespace, {})
+    kept["metadata"]["finalizers"] = ["example.com/someone-else"]
+    cluster.run("manifests", manifests=[kept])
+    result = cluster.run("manifests", state="absent", wait_timeout=1, manifests=[kept])
+    assert result["failed"] and f"ConfigMap {namespace}/settings was deleted" in result["msg"]
+    assert "still there after 1 seconds: it waits for example.com/someone-else" in result["msg"]
+    cluster.run("manifests", manifests=[settings(namespace, {})])  # without the finalizer, it goes
+    assert "settings" not in cluster.objects.names(f"/api/v1/namespaces/{namespace}/configmaps")
