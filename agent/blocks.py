@@ -358,30 +358,30 @@ class BlockKeeper:
     async def _next_batch(self) -> tuple[list[Change], Block]:
         """What of the queue may be stored now, at least one change, and the block with it.
 
-        That is every change that is ready, unless an earlier change of the same handle has to wait: a release
-        never overtakes the assignment that it takes back. A batch that would leave the block empty, and so free to be
-        given away, waits for the assignments that are answered already.
+        That is every change that is ready, unless an earlier change of the same handle or ordinal has to wait: a
+        release never overtakes the assignment that it takes back, nor an assignment the release that made room for it.
+        A batch that would leave the block empty, and so free to be given away, waits for the assignments that are
+        answered already.
         """
         while True:
             batch, waiting = self._split_queue()
             if batch:
                 block = self._with_changes(batch)
-                answered = [change.after for change in waiting if change.answered]
-                if block.allocated or not answered:
+                if block.allocated or not any(change.answered for change in waiting):
                     return batch, block
-            else:
-                answered = [change.after for change in waiting if not change.ready]
-            await asyncio.wait(answered, return_when=asyncio.FIRST_COMPLETED)
+            unready = [change.after for change in waiting if not change.ready]
+            await asyncio.wait(unready, return_when=asyncio.FIRST_COMPLETED)
 
     def _split_queue(self) -> tuple[list[Change], list[Change]]:
         batch: list[Change] = []
         waiting: list[Change] = []
-        blocked: set[str] = set()
+        blocked: set[str | int] = set()
         for change in self._queue:
-            if change.ready and change.handle not in blocked:
+            concerned = {change.handle, *change.ordinals}
+            if change.ready and blocked.isdisjoint(concerned):
                 batch.append(change)
             else:
-                blocked.add(change.handle)
+                blocked |= concerned
                 waiting.append(change)
         return batch, waiting
 
@@ -391,7 +391,8 @@ class BlockKeeper:
             if not change.is_assignment:
                 block.release(change.handle)
             elif not block.ordinals_of(change.handle):
-                block.assign_ordinal(change.ordinals[0], change.handle, change.secondary)
+                if not block.assign_ordinal(change.ordinals[0], change.handle, change.secondary):
+                    raise RuntimeError(f"{self.address(change.ordinals[0])} is not free for {change.handle}")
         return block
 
     async def _reload(self) -> None:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What reaches the datastore, and in which order, while the agent answers faster than it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from podnet_ipam._kube.calico import CONFIG_NAME, V1
+from podnet_ipam.agent.local import LocalDatastore
+from support.simulated_nodes import SimulatedNode, Tasks, address_of
+
+ONE_BLOCK = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/30"\nblock_size = 30\n'
+
+
+def test_an_address_that_is_given_again_at_once_is_stored_for_who_has_it_now(tmp_path):
+    asyncio.run(give_again(tmp_path))
+
+
+async def give_again(folder):
+    (folder / "pools.toml").write_text(ONE_BLOCK)
+    datastore = LocalDatastore(folder / "datastore.sqlite", folder / "pools.toml")
+    # Written through, so that the assignment is ready to be written while the release still waits for company.
+    spec = {"strictAffinity": False, "autoAllocateBlocks": True}
+    path = V1.path("IPAMConfig", CONFIG_NAME)
+    await datastore.replace(path, V1.changed(await datastore.get(path), spec))
+    tasks = Tasks()
+    asyncio.get_running_loop().set_task_factory(tasks.factory)
+    node = SimulatedNode("node-1", datastore, folder, tasks)
+    await node.start(random.Random(0))
+    for number in range(4):
+        (freed,) = await node.add(f"c{number}")
+    await node.delete("c3")
+    assert await node.add("next") == {freed}
+    async with asyncio.timeout(10):
+        while node.ipam.unsettled:
+            await asyncio.sleep(0.01)
+    (block,) = (await datastore.list(V1.path("IPAMBlock")))[0]
+    handles = [block["spec"]["attributes"][index]["handle_id"] for index in block["spec"]["allocations"]]
+    assert handles == ["net.c0", "net.c1", "net.c2", "net.next"]
+    assert str(address_of(block["spec"]["cidr"], 3)) == freed
+    node.kill()
+    await node.bury()
+    await datastore.close()
