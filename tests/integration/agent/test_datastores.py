@@ -131,8 +131,10 @@ async def test_a_cache_misses_nothing_that_happens_while_it_is_filled(datastore)
     for number in range(30):
         await datastore.create(HANDLES, handle(f"net.{number}"))
         await asyncio.sleep(0)
+    await cache.synced.wait()
+    await datastore.create(HANDLES, handle("net.30"))
     async with asyncio.timeout(10):
-        while len(cache.items) < 30:
+        while len(cache.items) < 31:
             await asyncio.sleep(0.02)
     follower.cancel()
     await asyncio.wait({follower})
