@@ -161,12 +161,17 @@ class Client:
             async with self._session.get(path, params=query, timeout=timeout) as response:
                 self._failing_since = None
                 await _raise_for_status("WATCH", path, response)
-                rest = b""
-                # Not by lines: a block's event is longer than what the line reader of the stream allows.
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        yield msgspec.json.decode(line)
+                try:
+                    rest = b""
+                    # Not by lines: a block's event is longer than what the line reader of the stream allows.
+                    async for chunk in response.content.iter_any():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in lines:
+                            yield msgspec.json.decode(line)
+                finally:
+                    # Left in the middle of the stream, without the farewell of TLS: nobody would wait for its answer.
+                    if response.connection is not None and response.connection.transport is not None:
+                        response.connection.transport.abort()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
