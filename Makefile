@@ -15,10 +15,9 @@ test: setup lint conventions ## all tests
 	$(PYTHON) -m pytest tests/unit tests/integration $(ABREAST)
 	$(PYTHON) tests/cluster up
 	$(PYTHON) -m pytest tests/e2e
-	molecule reset
-	molecule test --destroy never
+	$(PYTHON) tests/scenarios.py default
 
-test-all: test matrix  ## and the slow ones, and with every supported version
+test-all: test matrix molecule ## and the slow ones, with every supported version, and all scenarios
 	$(PYTHON) -m pytest tests/unit tests/integration -m slow $(ABREAST)
 
 lint: setup            ## style
@@ -42,9 +41,9 @@ e2e: setup             ## user stories on the kind cluster
 	$(PYTHON) tests/cluster up
 	$(PYTHON) -m pytest tests/e2e
 
-molecule: setup        ## the role on the kind cluster, by Molecule
-	molecule reset
-	molecule test --destroy never
+molecule: setup        ## the role on the kind cluster, by Molecule: all scenarios that this machine can run
+	$(PYTHON) tests/cluster up
+	$(PYTHON) tests/scenarios.py
 
 bench: setup           ## figures, with the peers beside them
 	$(PYTHON) tests/bench
