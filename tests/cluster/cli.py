@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="NAME",
         default=list(binaries.ENVTEST),
-        help=f"of {', '.join(gobuild.PROGRAMS)} (default: {' '.join(binaries.ENVTEST)})",
+        help=f"of {', '.join([*gobuild.PROGRAMS, *gobuild.PEERS])} (default: {' '.join(binaries.ENVTEST)})",
     )
     add("apiserver", serve, "run a control plane without nodes until interrupted")
     return top
@@ -111,8 +111,9 @@ def show_inventory(options: argparse.Namespace) -> None:
 def show_binaries(options: argparse.Namespace) -> None:
     """One line for each program: name, path."""
     for name in options.names:
-        if name not in gobuild.PROGRAMS:
-            raise ClusterError(f"no program {name!r}; there are {', '.join(gobuild.PROGRAMS)}")
+        known = {**gobuild.PROGRAMS, **gobuild.PEERS}
+        if name not in known:
+            raise ClusterError(f"no program {name!r}; there are {', '.join(known)}")
         print(f"{name} {binaries.find(name)}", flush=True)
 
 
