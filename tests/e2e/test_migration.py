@@ -28,7 +28,7 @@ def story():
     """The cluster with the node plugin and the demo's pools, and two workloads that draw from pool tenants-a."""
     story = Story(ROOT / ".cache/migration")
     story.join()
-    story.play(SITE)
+    story.have_site(SITE)
     story.kubectl("create", "namespace", "migration")
     try:
         story.play_quietly(HERE / "begin.yml")
@@ -37,7 +37,7 @@ def story():
         yield story
     finally:
         story.kubectl("delete", "namespace", "migration", "--wait=true", "--timeout=120s")
-        story.play(SITE)  # its purge takes the pools away
+        story.have_site(SITE)  # its purge takes the pools away
 
 
 def ready_in(story, network):

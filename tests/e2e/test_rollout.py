@@ -23,7 +23,7 @@ def story():
     """The cluster with the node plugin and the demo's pools, and workloads that run in a namespace of their own."""
     story = Story(ROOT / ".cache/rollout")
     story.join()
-    story.play(SITE)
+    story.have_site(SITE)
     story.kubectl("create", "namespace", "rollout")
     try:
         story.kubectl("apply", "--filename", str(HERE / "workloads.yml"))

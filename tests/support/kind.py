@@ -79,6 +79,11 @@ class Story:
         command = [BIN / "ansible-playbook", "--inventory", self.inventory, playbook, *arguments]
         subprocess.run(command, env=self.environment(), check=True, stdin=subprocess.DEVNULL)
 
+    def have_site(self, site: Path) -> None:
+        """Bring about what a playbook declares. The node plugin, with which it begins, may be there from another story."""
+        installed = all("ipam.podnet.io/cni" in node["metadata"]["annotations"] for node in self.get("nodes"))
+        self.play(site, *(("--limit", "localhost") if installed else ()))
+
     def play_quietly(self, playbook: Path, *arguments: str) -> dict:
         """Run a playbook. What happened: `tasks` that changed something, as (host, task, result), and `stats`."""
         command = [BIN / "ansible-playbook", "--inventory", self.inventory, playbook, *arguments]
