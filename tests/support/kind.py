@@ -80,7 +80,7 @@ class Story:
         subprocess.run(command, env=self.environment(), check=True, stdin=subprocess.DEVNULL)
 
     def have_site(self, site: Path) -> None:
-        """Bring about what a playbook declares. The node plugin, with which it begins, may be there from another story."""
+        """Bring about what a playbook declares. The plugin that it begins with may be there from another story."""
         installed = all("ipam.podnet.io/cni" in node["metadata"]["annotations"] for node in self.get("nodes"))
         self.play(site, *(("--limit", "localhost") if installed else ()))
 
