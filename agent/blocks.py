@@ -390,9 +390,11 @@ class BlockKeeper:
         for change in batch:
             if not change.is_assignment:
                 block.release(change.handle)
-            elif not block.ordinals_of(change.handle):
-                if not block.assign_ordinal(change.ordinals[0], change.handle, change.secondary):
-                    raise RuntimeError(f"{self.address(change.ordinals[0])} is not free for {change.handle}")
+            elif not (
+                block.ordinals_of(change.handle)
+                or block.assign_ordinal(change.ordinals[0], change.handle, change.secondary)
+            ):
+                raise RuntimeError(f"{self.address(change.ordinals[0])} is not free for {change.handle}")
         return block
 
     async def _reload(self) -> None:

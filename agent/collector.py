@@ -16,11 +16,12 @@ import logging
 import time
 from collections.abc import Collection
 
-from .._kube.errors import ApiError, NotFound, Unreachable
+from .._kube.errors import ApiError, Unreachable
 from .api import Client
 from .errors import TRY_AGAIN_LATER, CniError
 from .ipam import Attachment, Ipam
 from .netns import may_exist
+from .pods import is_asked_for, may_use
 
 GRACE_SECONDS = 60.0
 _PATIENCE_WITH_ONE_WITNESS = 10
@@ -89,23 +90,11 @@ class Collector:
                 log.warning("%s has vanished: freed %s of handle %s", who, ", ".join(freed), handle)
 
     def _witnesses(self, attachment: Attachment) -> int:
-        return bool(attachment.netns) + self._has_pod(attachment)
-
-    def _has_pod(self, attachment: Attachment) -> bool:
-        """Whether there is a pod that the API server can be asked for."""
-        return bool(self._client.knows_pods and attachment.owner.get("pod"))
+        return bool(attachment.netns) + is_asked_for(self._client, attachment.owner)
 
     async def _is_gone(self, attachment: Attachment) -> bool:
         """Whether the API server knows no pod of this node that still has one of the addresses, or is to get one."""
-        if not self._has_pod(attachment):
+        if not is_asked_for(self._client, attachment.owner):
             return True
-        namespace, name = attachment.owner.get("namespace"), attachment.owner["pod"]
-        try:
-            pod = await self._client.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
-        except NotFound:
-            return True
-        status = pod.get("status") or {}
-        if pod["spec"].get("nodeName") != self._node or status.get("phase") in ("Succeeded", "Failed"):
-            return True
-        used = {entry.get("ip") for entry in status.get("podIPs") or ()}
-        return bool(used) and used.isdisjoint(address.address for address in attachment.addresses)
+        held = [address.address for address in attachment.addresses]
+        return not await may_use(self._client, self._node, attachment.owner, held)

@@ -38,6 +38,7 @@ from .handles import Handles
 from .lull import Lull
 from .metrics import STORE_COMMITS, STORE_ERRORS
 from .node_blocks import NodeBlocks, Promise
+from .pods import is_asked_for, may_use
 from .resting import FOR_NOBODY, Keep
 from .running import Running
 from .sqlite import StoreError
@@ -421,7 +422,7 @@ class Ipam:
 
     async def _take_over(self, handle: str, attachment: Running) -> None:
         """Hold the addresses of an attachment that runs here."""
-        if self.holding(handle):
+        if self.holding(handle) or not await self._still_runs(attachment):
             return
         secondary = {**attachment.owner, "node": self._node, "timestamp": _timestamp()}
         taken = []
@@ -442,6 +443,16 @@ class Ipam:
             self._hold(handle, keepers, changes, Attachment((), secondary, attachment.netns, 0.0))
             addresses = ", ".join(attachment.addresses)
             log.warning("container %s runs with %s, which nobody held", attachment.container, addresses)
+
+    async def _still_runs(self, attachment: Running) -> bool:
+        """Whether an attachment of the runtime's record is one: records of a former network are never removed.
+
+        Its network namespace, which still exists, is witness enough. Older runtimes note none: then its pod decides.
+        """
+        client = self._cluster.client
+        if attachment.netns or not is_asked_for(client, attachment.owner):
+            return True
+        return await may_use(client, self._node, attachment.owner, attachment.addresses)
 
     def _note_holders(self, keeper: BlockKeeper) -> None:
         for ordinal, handle, owner in keeper.attachments:

@@ -11,7 +11,7 @@ from podnet_ipam._kube.calico import V1
 from support.plane import allocated, create_pool, settled
 
 VALID = "cni.dev/valid-attachments"
-GRACE = 1.0
+GRACE = 0.2
 
 
 @pytest.fixture
@@ -82,9 +82,11 @@ async def test_gc_frees_what_only_another_interface_of_the_container_is_valid_fo
 
 
 @pytest.mark.parametrize("nothing", ([], None))
-async def test_gc_with_an_empty_list_or_null_frees_everything_that_is_old_enough(node, client, nothing):
+async def test_gc_with_an_empty_list_or_null_frees_everything_that_is_old_enough(client, start_node, nothing):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1", grace=2)
     await add(node, "old")
-    await asyncio.sleep(GRACE)
+    await asyncio.sleep(2)
     young = await add(node, "young")
     assert (await node.call("GC", "", **{VALID: nothing})).status == 0
     await settled(client, [young.address])

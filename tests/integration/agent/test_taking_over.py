@@ -80,6 +80,26 @@ async def test_a_container_that_is_gone_is_not_taken_over(node, client):
     assert await allocated(client) == {}
 
 
+async def test_a_record_without_a_network_namespace_counts_as_long_as_its_pod_has_the_address(node, client):
+    """Older runtimes note none, and no runtime forgets what the plugins of a former network have served."""
+    await client.create("/api/v1/namespaces", {"metadata": {"name": "shop"}})
+    for name, address in (("living", "10.244.1.2"), ("renewed", "10.244.1.9")):
+        await create_pod(client, name, address)
+    for number, container in enumerate(("living", "renewed", "gone"), 2):
+        record(node, container, f"10.244.1.{number}", network="kindnet", netns=None)
+    await restart_without_a_record(node)
+    await settled(client, ["10.244.1.2"])
+
+
+async def create_pod(client, name, address):
+    """A pod of namespace shop that runs on node-1 with an address."""
+    spec = {"nodeName": "node-1", "containers": [{"name": "main", "image": "none"}]}
+    await client.create("/api/v1/namespaces/shop/pods", {"metadata": {"name": name}, "spec": spec})
+    pod = await client.get(f"/api/v1/namespaces/shop/pods/{name}")
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    await client.replace(f"/api/v1/namespaces/shop/pods/{name}/status", {**pod, "status": status})
+
+
 async def test_an_address_that_someone_else_holds_is_reported_and_not_touched(node, client, start_node):
     other = await start_node("node-2")
     theirs = (await other.add("theirs")).address
