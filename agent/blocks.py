@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from .._core.block import Block
-from .._core.names import cidr_name, host_affinity, is_deleted
+from .._core.names import cidr_name, host_affinity, is_deleted, spare_handle
 from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
@@ -110,6 +110,7 @@ class BlockKeeper:
         self._calico = calico
         self._node = node
         self._affinity = host_affinity(node)
+        self._pin = spare_handle(node)
         self._reserved = reserved
         self._path = calico.path("IPAMBlock", cidr_name(stored["spec"]["cidr"]))
         self._queue: list[Change] = []
@@ -164,6 +165,16 @@ class BlockKeeper:
         return not (self._block.allocated or self.promised or self._resting or self._queue)
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether an address is the node's own, so that the block is not given away as an empty one: see spares.py."""
+        return bool(self._block.ordinals_of(self._pin))
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether none of its addresses is allocated but the pin."""
+        return self._block.allocated == len(self._block.ordinals_of(self._pin))
+
+    @property
     def concerns_node(self) -> bool:
         """Whether this node holds or is about to hold or to free an address of the block."""
         return bool(self.promised or self._queue) or any(self.is_own(attribute) for _ordinal, attribute in self.holders)
@@ -211,12 +222,16 @@ class BlockKeeper:
 
     @property
     def attachments(self) -> list[tuple[int, str, dict]]:
-        """(ordinal, handle, owner attributes) of every address that this node holds."""
+        """(ordinal, handle, owner attributes) of every address that this node holds for someone."""
         return [
             (ordinal, attribute["handle_id"], attribute.get("secondary") or {})
             for ordinal, attribute in self._block.holders()
-            if attribute.get("handle_id") and self.is_own(attribute)
+            if self.is_attachment(attribute)
         ]
+
+    def is_attachment(self, attribute: dict) -> bool:
+        """Whether an attribute is that of an attachment of this node; the pin is none."""
+        return attribute.get("handle_id") not in (None, "", self._pin) and self.is_own(attribute)
 
     def is_own(self, attribute: dict) -> bool:
         """Whether an attribute is of this node; without a node, whoever has the block is meant."""
@@ -251,7 +266,7 @@ class BlockKeeper:
         self,
         handle: str,
         secondary: dict[str, str],
-        after: asyncio.Future,
+        after: asyncio.Future | None = None,
         wanted: int | None = None,
         borrowed: bool = False,
     ) -> Change:

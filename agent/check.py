@@ -131,7 +131,7 @@ def _of_block(keeper: BlockKeeper, stored: dict | None, moving: set[str]) -> Ite
     here, there = _held(keeper), {}
     for ordinal, attribute in holders:
         address = keeper.address(ordinal)
-        if attribute.get("handle_id") and (keeper.is_own(attribute) or address in here):
+        if keeper.is_attachment(attribute) or (attribute.get("handle_id") and address in here):
             there[address] = attribute["handle_id"]
     yield from _differences("the agent", here, "the API server", there, moving)
 

@@ -14,6 +14,7 @@ network     name of the pod network: what other plugins have served before is ta
 cooldown    seconds for which a freed address is not given out again
 grace       seconds for which a vanished pod keeps its address
 keep_blocks seconds for which an empty block is kept, unless it is the only one with room in its pool
+spare_blocks  blocks to claim ahead in each pool in use, for pods that start while the API server is away
 control     path of the Unix socket on which podnet-ipam-ctl asks the agent about itself
 metrics     loopback address and port of metrics and health, such as "127.0.0.1:9764"; empty for none
 token_lifetime  seconds for which the tokens are good that the agent asks for, of those that it renews itself
@@ -54,6 +55,7 @@ class AgentConfig:
     cooldown: float = 30.0
     grace: float = GRACE_SECONDS
     keep_blocks: float = KEEP_BLOCKS_SECONDS
+    spare_blocks: int = 0
     token_lifetime: float = TOKEN_LIFETIME_SECONDS
 
     @classmethod
@@ -78,6 +80,9 @@ class AgentConfig:
         for key in ("cooldown", "grace", "keep_blocks", "token_lifetime"):
             if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
                 raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
+        spare = values.get("spare_blocks", 0)
+        if type(spare) is not int or spare < 0:
+            raise ValueError(f"{path}: spare_blocks must be a number of blocks, not below 0")
         paths = {key: Path(values[key]) for key in values.keys() & _PATHS}
         config = cls(**{**values, **paths})
         try:

@@ -79,14 +79,14 @@ def _status(answer: dict) -> Iterable[str]:
 
 
 def _pools(answer: list[dict]) -> Iterable[str]:
-    columns = ("name", "family", "cidr", "blocks", "used", "reserved", "cooling", "free", "lent", "borrowed")
+    columns = ("name", "family", "cidr", "blocks", "spare", "used", "reserved", "cooling", "free", "lent", "borrowed")
     yield from _table(answer, {**{key: key.upper() for key in columns}, "not_usable": "GIVES NOTHING BECAUSE"})
 
 
 def _blocks(answer: list[dict]) -> Iterable[str]:
     for block in answer:
         figures = ", ".join(f"{block[key]} {key}" for key in ("used", "reserved", "cooling", "free", "lent"))
-        yield f"{block['cidr']} of pool {block['pool']}: {figures}"
+        yield f"{block['cidr']} of pool {block['pool']}{' (spare)' if block['spare'] else ''}: {figures}"
         for start in range(0, len(block["states"]), _MAP_WIDTH):
             yield f"  {start:>5}  {block['states'][start : start + _MAP_WIDTH]}"
     yield _LEGEND if answer else "this node has no blocks"

@@ -54,6 +54,7 @@ class Gauges(Collector):
             "podnet_ipam_addresses", "Addresses of the node's blocks, by state.", labels=(*_BY_POOL, "state")
         )
         blocks = GaugeMetricFamily("podnet_ipam_blocks", "Blocks of the node.", labels=_BY_POOL)
+        spare = GaugeMetricFamily("podnet_ipam_spare_blocks", "Blocks of the node claimed ahead.", labels=_BY_POOL)
         lent = GaugeMetricFamily(
             "podnet_ipam_lent_addresses", "Used addresses of the node's blocks that other nodes hold.", labels=_BY_POOL
         )
@@ -64,6 +65,6 @@ class Gauges(Collector):
             labels = (pool, f"IPv{family}", self._insight.node)
             for state in STATES:
                 addresses.add_metric((*labels, state), figures[state])
-            for metric, figure in ((blocks, "blocks"), (lent, "lent"), (borrowed, "borrowed")):
+            for metric, figure in ((blocks, "blocks"), (spare, "spare"), (lent, "lent"), (borrowed, "borrowed")):
                 metric.add_metric(labels, figures[figure])
-        yield from (addresses, blocks, lent, borrowed)
+        yield from (addresses, blocks, spare, lent, borrowed)

@@ -30,9 +30,9 @@ from .sqlite import StoreError
 from .store import HELD, RELEASED, Store
 
 STATES = {"used": USED, "reserved": RESERVED, "cooling": COOLING, "free": FREE}
-# By pool and family: the node's blocks, their addresses in each state, those of them that other nodes hold, and those
-# of other nodes' blocks that this node holds.
-FIGURES = ("blocks", *STATES, "lent", "borrowed")
+# By pool and family: the node's blocks, the spare ones of them, their addresses in each state, those of them that other
+# nodes hold, and those of other nodes' blocks that this node holds.
+FIGURES = ("blocks", "spare", *STATES, "lent", "borrowed")
 # What stands for the pool of addresses whose pool was removed.
 NO_POOL = "-"
 
@@ -43,12 +43,16 @@ class CannotTellError(Exception):
 
 @dataclass(frozen=True)
 class BlockUsage:
-    """A block of this node. `states` has one letter per address, `lent` counts those that other nodes hold."""
+    """A block of this node. `states` has one letter per address, `lent` counts those that other nodes hold.
+
+    A `spare` one has been claimed ahead; its one used address is the node's own.
+    """
 
     cidr: str
     pool: str
     states: str
     lent: int
+    spare: bool
 
     @property
     def family(self) -> int:
@@ -130,6 +134,7 @@ class Insight:
                 "pool": usage.pool,
                 **{state: usage.count(state) for state in STATES},
                 "lent": usage.lent,
+                "spare": usage.spare,
                 "states": usage.states,
             }
             for usage in self.block_usages()
@@ -192,7 +197,7 @@ class Insight:
         figures: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
         for usage in usages:
             counts = {state: usage.count(state) for state in STATES}
-            figures[usage.pool, usage.family].update(counts, blocks=1, lent=usage.lent)
+            figures[usage.pool, usage.family].update(counts, blocks=1, spare=usage.spare, lent=usage.lent)
         for keeper in self._parts.ipam.blocks:
             if not keeper.claimed and keeper.attachments:
                 key = self._pool_name(keeper.cidr), _family(keeper.cidr)
@@ -207,7 +212,7 @@ class Insight:
 
     def _usage(self, keeper: BlockKeeper) -> BlockUsage:
         lent = sum(not keeper.is_own(attribute) for _ordinal, attribute in keeper.holders)
-        return BlockUsage(keeper.cidr, self._pool_name(keeper.cidr), keeper.states, lent)
+        return BlockUsage(keeper.cidr, self._pool_name(keeper.cidr), keeper.states, lent, keeper.is_pinned)
 
     def _pool_name(self, cidr: str) -> str:
         pool = self._parts.cluster.pool_of(cidr)

@@ -34,6 +34,7 @@ from .protocol import Answer, Listener, Request
 from .record import Record
 from .routes import keep_routes
 from .running import running
+from .spares import Spares
 from .spool import Spool
 from .sqlite import StoreError
 from .store import Store
@@ -142,6 +143,8 @@ class Agent:
             tasks.create_task(self._work_off_spool())
             tasks.create_task(collector.run())
             tasks.create_task(self._ipam.blocks.run(self._config.keep_blocks))
+            spares = Spares(cluster, node, self._ipam.blocks, self._config.spare_blocks)
+            tasks.create_task(spares.run(self._config.keep_blocks))
             # What is there now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()

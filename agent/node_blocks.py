@@ -71,6 +71,8 @@ class NodeBlocks:
         self._on_adopted = on_adopted
         self._claims = Claims(cluster, node)
         self._claiming = asyncio.Lock()
+        # Set whenever something happened after which there may be too few or too many spare blocks.
+        self.spares_concerned = asyncio.Event()
         self._keepers: dict[str, BlockKeeper] = {}
         self._settling: set[asyncio.Task] = set()
         # Since when each block has stood empty, in seconds of the monotonic clock.
@@ -122,6 +124,8 @@ class NodeBlocks:
                     promises.append(await self._promise_address(subject, choice, kept_for))
                 else:
                     promises.append(self._promise_kept(choice, kept_for) or await self._promise(subject, choice))
+                if promises[-1].keeper.is_vacant:
+                    self.spares_concerned.set()
         except BaseException:
             for promise in promises:
                 promise.withdraw()
@@ -148,10 +152,16 @@ class NodeBlocks:
         return None
 
     def _with_room(self, choice: Choice) -> BlockKeeper | None:
+        """A block of this node, a spare one only where no other of the pool has room."""
         for pool in choice.pools:
+            spare = None
             for cidr, keeper in self._keepers.items():
                 if keeper.room > 0 and pool.contains(cidr):
-                    return keeper
+                    if not keeper.is_pinned:
+                        return keeper
+                    spare = spare or keeper
+            if spare is not None:
+                return spare
         return None
 
     async def _promise_address(self, subject: Subject, address: str, kept_for: str) -> Promise:
@@ -167,10 +177,12 @@ class NodeBlocks:
             message = f"{asked} of pool {pool.name}, but {pool.why_not_usable()}"
             raise CniError(INVALID_CONFIGURATION, message, calico=_NO_POOL)
         block = pool.block_of(address)
-        async with self._claiming:
-            keeper = self._keepers.get(block)
-            if keeper is None or not keeper.claimed:
-                keeper = await self._claim_for(asked, pool, block)
+        keeper = self._keepers.get(block)
+        if keeper is None or not keeper.claimed:
+            async with self._claiming:
+                keeper = self._keepers.get(block)
+                if keeper is None or not keeper.claimed:
+                    keeper = await self._claim_for(asked, pool, block)
         ordinal = keeper.ordinal(address)
         holder = keeper.holder(ordinal)
         if holder is not None:
@@ -205,6 +217,21 @@ class NodeBlocks:
                 if stored is not None:
                     return self._adopt(stored)
         return next(iter(await self.keepers_of([block])), None)
+
+    async def claim_ahead(self, pool: Pool) -> BlockKeeper | None:
+        """Claim one more free block of a pool. None when there is none, or when the configuration forbids it.
+
+        Pods may ask for several pools at once, and maxBlocksPerHost counts the blocks of all of them: here, those of
+        all pools of the family.
+        """
+        async with self._claiming:
+            own = [cidr for cidr, keeper in self._keepers.items() if keeper.claimed]
+            of_family = sum((":" in cidr) == (pool.family == 6) for cidr in own)
+            config = self._cluster.config
+            if not config.auto_allocate_blocks or of_family >= config.blocks_per_node:
+                return None
+            block = await self._claims.claim(pool, time.monotonic(), own)
+            return self._adopt(block) if block is not None else None
 
     async def _find_more(self, subject: Subject, choice: Choice, asked: float) -> Promise:
         """A promise out of a block that this node has to get first, or of another node's block."""
@@ -294,6 +321,7 @@ class NodeBlocks:
             raise CniError(TRY_AGAIN_LATER, message)
 
     def _reserve_again(self) -> None:
+        self.spares_concerned.set()
         for keeper in self._keepers.values():
             keeper.update_reserved()
 
@@ -305,6 +333,7 @@ class NodeBlocks:
         if keeper is None or before == after:
             return
         keeper.claimed = after
+        self.spares_concerned.set()
         if not after:
             log.warning("the claim on block %s was removed", cidr)
         if new is None:
@@ -344,7 +373,7 @@ class NodeBlocks:
         now = time.monotonic()
         self._idle_since = {keeper.cidr: self._idle_since.get(keeper.cidr, now) for keeper in idle}
         for keeper in idle:
-            unused = self._is_out_of_use(keeper.cidr)
+            unused = self.is_out_of_use(keeper.cidr)
             if unused or (now - self._idle_since[keeper.cidr] >= patience and self._has_alternative(keeper)):
                 await self._give_back(keeper)
 
@@ -367,7 +396,7 @@ class NodeBlocks:
                 path = self._cluster.calico.path("IPAMBlock", cidr_name(keeper.cidr))
                 keeper.refresh(await self._cluster.client.get(path))
 
-    def _is_out_of_use(self, cidr: str) -> bool:
+    def is_out_of_use(self, cidr: str) -> bool:
         """Whether the block's pool gives this node nothing unasked. Calico looks at the node selector alone."""
         pool = self._cluster.pool_of(cidr)
         return (

@@ -148,6 +148,7 @@ class AgentNode:
         grace: float = 60.0,
         cooldown: float = 0,
         keep_blocks: float = 900.0,
+        spare_blocks: int = 0,
         metrics: str = "",
         token_lifetime: float = 3600.0,
     ):
@@ -173,6 +174,7 @@ class AgentNode:
             f"grace = {grace}",
             f"cooldown = {cooldown}",
             f"keep_blocks = {keep_blocks}",
+            f"spare_blocks = {spare_blocks}",
             f'metrics = "{metrics}"',
             f"token_lifetime = {token_lifetime}",
         ]

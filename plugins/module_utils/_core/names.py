@@ -95,6 +95,11 @@ def handle_name(handle):
     return handle.lower()
 
 
+def spare_handle(node):
+    """The owner of the addresses that keep a node's spare blocks its own, one of each; of this collection."""
+    return f"podnet-ipam-spare-{node}"
+
+
 def is_deleted(obj):
     """Whether an object is soft-deleted, which readers treat as absent. Understands both forms of `deleted`."""
     return obj["spec"].get("deleted") in (True, "true")

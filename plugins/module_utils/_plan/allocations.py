@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._core.names import is_deleted
+from .._core.names import is_deleted, spare_handle
 from .address_index import number
 from .ranges import network_of
 
@@ -59,6 +59,11 @@ class Allocation(NamedTuple):
     @property
     def is_reserved_for_windows(self):
         return self.handle == WINDOWS_RESERVED
+
+    @property
+    def is_spare(self):
+        """Whether its node's podnet-ipam keeps a block with it that it has claimed ahead."""
+        return bool(self.node) and self.handle == spare_handle(self.node)
 
 
 def live(objects):

@@ -3,7 +3,7 @@
 """Which addresses are in use, by what: pods, tunnels of nodes, load balancers of services.
 
 Source: the set that `calicoctl ipam check` of Calico 3.29 to 3.33 compares its blocks with. It leaves out the IPv6
-addresses of tunnels, and so calls them leaked; here they are in use.
+addresses of tunnels and the addresses by which nodes keep spare blocks, and so calls them leaked; here they are in use.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ class User(NamedTuple):
         return bool(self.obj["metadata"].get("deletionTimestamp"))
 
 
-def users(pods, addresses, nodes, services, is_ours):
+def users(pods, addresses, nodes, services, spares, is_ours):
     """{number of the address: [User]}. `pods` and their `addresses` are given by namespace and name.
 
-    Of services only addresses count of which `is_ours(number)` is true.
+    `spares` are the Allocations that keep spare blocks. Of services only addresses count of which `is_ours(number)` is
+    true.
     """
     found = {}
     for (namespace, name), pod in pods.items():
@@ -62,6 +63,11 @@ def users(pods, addresses, nodes, services, is_ours):
     for node in nodes:
         for value, known in _tunnels(node):
             found.setdefault(value, []).append(User("Node", None, node["metadata"]["name"], node, known))
+    by_name = {node["metadata"]["name"]: node for node in nodes}
+    for each in spares:
+        if each.node in by_name:
+            user = User("Node", None, each.node, by_name[each.node], seen_by_calicoctl=False)
+            found.setdefault(each.value, []).append(user)
     for service in services:
         user = User("Service", service["metadata"]["namespace"], service["metadata"]["name"], service)
         for ingress in ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():

@@ -86,9 +86,14 @@ def _state(affinity):
 
 
 def _type(allocation):
-    """What the address is for. Calico marks tunnels and load balancers; a pod's address is not marked."""
+    """What the address is for. Calico marks tunnels and load balancers; a pod's address is not marked.
+
+    By what is stored, the address that keeps a spare block is a tunnel's.
+    """
     if allocation.is_cooling:
         return "cooling"
     if allocation.handle == WINDOWS_RESERVED:
         return "windowsReserved"
+    if allocation.is_spare:
+        return "spareBlock"
     return allocation.owner.get("type") or ("workload" if allocation.pod else None)

@@ -130,7 +130,8 @@ def world(observed, grace):
 
     pods = {(pod["metadata"]["namespace"], pod["metadata"]["name"]): pod for pod in observed.pods}
     pod_addresses = {key: in_use.pod_addresses(pod) for key, pod in pods.items()}
-    users = in_use.users(pods, pod_addresses, observed.nodes, observed.services, serves_load_balancers)
+    spares = [each for held in allocated.values() for each in held if each.is_spare]
+    users = in_use.users(pods, pod_addresses, observed.nodes, observed.services, spares, serves_load_balancers)
     affinities = defaultdict(list)
     for affinity, network in live(observed.affinities):
         affinities[network].append(affinity)
