@@ -35,6 +35,9 @@ from .ctl import CONTROL_SOCKET
 from .identity import TOKEN_LIFETIME_SECONDS
 from .node_blocks import KEEP_BLOCKS_SECONDS
 
+_SECONDS = (int, float), "seconds"
+_NUMBERS = dict.fromkeys(("cooldown", "grace", "keep_blocks", "token_lifetime"), _SECONDS)
+_NUMBERS["spare_blocks"] = (int,), "blocks"
 _PATHS = {"kubeconfig", "pools_file", "datastore", "socket", "store", "spool", "results", "control"}
 
 
@@ -77,12 +80,9 @@ class AgentConfig:
                 raise ValueError(f"{path}: {key} must be a text that is not empty")
         if not isinstance(values.get("routes", False), bool):
             raise ValueError(f"{path}: routes must be true or false")
-        for key in ("cooldown", "grace", "keep_blocks", "token_lifetime"):
-            if not isinstance(values.get(key, 0), (int, float)) or values.get(key, 0) < 0:
-                raise ValueError(f"{path}: {key} must be a number of seconds, not below 0")
-        spare = values.get("spare_blocks", 0)
-        if type(spare) is not int or spare < 0:
-            raise ValueError(f"{path}: spare_blocks must be a number of blocks, not below 0")
+        for key, (kinds, what) in _NUMBERS.items():
+            if type(values.get(key, 0)) not in kinds or values.get(key, 0) < 0:
+                raise ValueError(f"{path}: {key} must be a number of {what}, not below 0")
         paths = {key: Path(values[key]) for key in values.keys() & _PATHS}
         config = cls(**{**values, **paths})
         try:

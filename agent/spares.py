@@ -1,6 +1,6 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Spare blocks: claimed ahead and pinned, so that more pods than one block holds can start while the API server is away.
+"""Spare blocks: claimed ahead and pinned, so that pods beyond the first block can start while the API server is away.
 
 Without it, addresses come only from blocks that it has seen in use (ipam.py), as empty ones are given away: by Calico
 from 3.32 on to a node that finds no other, by its controllers after a while. So one address of each spare block, its

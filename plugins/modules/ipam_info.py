@@ -255,7 +255,8 @@ blocks:
 addresses:
   description:
     - The allocated addresses in order. What is not noted is null.
-    - C(type) is V(workload) for a pod, V(cooling) for an address that rests after its release, V(windowsReserved), or
+    - C(type) is V(workload) for a pod, V(cooling) for an address that rests after its release, V(windowsReserved),
+      V(spareBlock) for the address by which C(podnet-ipam) keeps a block that it has claimed ahead for its node, or
       what Calico notes, such as V(vxlanTunnelAddress). C(borrowed) says whether the block belongs to another node.
   returned: for subset V(addresses)
   type: list

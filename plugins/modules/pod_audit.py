@@ -47,8 +47,9 @@ notes:
     that still exists on the node that the address was allocated on.
   - Each object is written once, and only in the version that was judged. When it has changed meanwhile, the cluster is
     audited anew.
-  - Which addresses are in use is decided as C(calicoctl ipam check) does it, with one exception. That takes the IPv6
-    addresses of nodes' tunnels for leaked; here they are in use.
+  - Which addresses are in use is decided as C(calicoctl ipam check) does it, with two exceptions. That takes the IPv6
+    addresses of nodes' tunnels for leaked, and the addresses by which C(podnet-ipam) keeps spare blocks for its node;
+    here they are in use.
   - Assignments are the annotations that M(podnet.ipam.namespace_pools) and M(podnet.ipam.workload_pools) write and,
     where there is none, the selectors of the pools. Pools that a node's CNI configuration names are not known here.
   - Of clusters without Calico's kinds only the addresses outside of every pool can be told.
@@ -224,7 +225,8 @@ clean:
 calicoctl_problems:
   description:
     - How many problems C(calicoctl ipam check) would have counted at the moment of the audit. It also counts the
-      addresses of pods that are about to start or to end, and the IPv6 addresses of tunnels.
+      addresses of pods that are about to start or to end, the IPv6 addresses of tunnels, and one
+      address of each spare block.
   returned: success
   type: int
   sample: 0

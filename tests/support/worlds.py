@@ -104,6 +104,11 @@ class WorldBuilder:
         self.get("Node", node)["metadata"].setdefault("annotations", {})[key] = address
         return address
 
+    def spare(self, node: str, pool: str = "a") -> str:
+        """The address by which a node keeps a spare block, as podnet-ipam records it."""
+        kind = "vxlanTunnelAddress" if pool != "six" else "vxlanV6TunnelAddress"
+        return self.allocate(pool, node, names.spare_handle(node), {"node": node, "type": kind})
+
     def allocate(self, pool: str, node: str, handle: str | None, owner: dict[str, str]) -> str:
         """An address of the node's first block of the pool with room, as text."""
         stored = next((each for each in self.blocks_of(pool, node) if None in each["spec"]["allocations"]), None)

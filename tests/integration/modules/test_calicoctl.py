@@ -145,8 +145,16 @@ def test_the_two_agree_about_many_faults_and_about_what_a_repair_leaves(whole_cl
     assert [each["check"] for each in after["findings"]] == ["not_allocated"]
 
 
-def test_the_ipv6_address_of_a_tunnel_is_a_problem_to_calicoctl_only(whole_cluster, check, world):
-    world.tunnel("node-1", "projectcalico.org/IPv6VXLANTunnelAddr", "six")
+@pytest.mark.parametrize(
+    "address",
+    (
+        lambda world: world.tunnel("node-1", "projectcalico.org/IPv6VXLANTunnelAddr", "six"),
+        lambda world: world.spare("node-1"),
+    ),
+    ids=("the IPv6 address of a tunnel", "the address that keeps a spare block"),
+)
+def test_a_problem_to_calicoctl_only(whole_cluster, check, world, address):
+    address(world)
     world.create_in(whole_cluster.objects, whole_cluster.group)
     result = whole_cluster.run("pod_audit", grace=0)
     assert result["clean"] and result["calicoctl_problems"] == int(PROBLEMS.search(check())[1]) == 1

@@ -96,6 +96,19 @@ def test_ipv6_tunnels_are_in_use_though_calicoctl_calls_them_leaked(cluster):
     assert problems(cluster) == 1
 
 
+@pytest.mark.parametrize("pool", ("a", "six"))
+def test_spare_blocks_are_in_use_though_calicoctl_calls_their_addresses_leaked(cluster, pool):
+    cluster.spare("node-1", pool)
+    assert found(cluster) == {}
+    assert problems(cluster) == 1
+
+
+def test_the_spare_block_of_a_node_that_is_gone_is_leaked():
+    cluster = WorldBuilder(nodes=("node-1",))
+    cluster.spare("node-9")
+    assert only(cluster, "leaked").hindrance is None
+
+
 def test_addresses_of_services_are_in_use_in_blocks_of_load_balancers(cluster):
     cluster.add("Node", "lb")
     owner = {"service": "web", "namespace": "payments", "type": "Service"}

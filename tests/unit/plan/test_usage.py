@@ -122,9 +122,10 @@ def test_blocks_are_told_in_order_with_the_state_of_their_claim(cluster):
 def test_addresses_are_told_in_order_with_whom_they_are_for(cluster):
     tunnel = cluster.tunnel("node-1")
     guest = borrow(cluster)
+    spare = cluster.spare("node-1")
     cluster.remove("IPPool", "six")
     found = {each["address"]: each for each in listing.addresses(cluster.all("IPPool"), cluster.all("IPAMBlock"))}
-    assert list(found) == ["10.244.0.0", tunnel, guest, "10.244.0.16", "fd00:10:244::"]
+    assert list(found) == ["10.244.0.0", tunnel, guest, spare, "10.244.0.16", "fd00:10:244::"]
     assert found["10.244.0.0"] == {
         "address": "10.244.0.0",
         "pool": "a",
@@ -137,6 +138,7 @@ def test_addresses_are_told_in_order_with_whom_they_are_for(cluster):
         "borrowed": False,
     }
     assert (found[tunnel]["type"], found[tunnel]["pod"]) == ("vxlanTunnelAddress", None)
+    assert (found[spare]["type"], found[spare]["pod"]) == ("spareBlock", None)
     assert found[guest]["borrowed"] and found[guest]["node"] == "node-2"
     assert found["fd00:10:244::"]["pool"] is None
 
