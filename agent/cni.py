@@ -20,6 +20,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 
 from .._core.assignment import (
     AssignmentError,
@@ -45,6 +46,7 @@ from .errors import (
     UNDECODABLE,
     CniError,
 )
+from .host_lock import LOCK_FILE, HostLock
 from .ipam import Ipam, Outcome
 from .protocol import Answer, Request
 from .record import Record
@@ -108,6 +110,7 @@ class CniServer:
         self._collector = collector
         self._cluster = cluster
         self._node = node
+        self._host_lock = cache(HostLock)
         # The plugin's configuration comes with each request; this is the one of the last ADD.
         self.last_configuration: dict | None = None
 
@@ -149,8 +152,10 @@ class CniServer:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}; {known} are supported")
 
     async def _add_for_calico(self, call: Call, record: Record) -> bytes:
+        lock = self._host_lock(call.config.get("ipam_lock_file") or LOCK_FILE)
         try:
-            return await self._add(call, record)
+            async with lock.held():
+                return await self._add(call, record)
         except CniError as error:
             raise error.for_calico() from error
 

@@ -284,7 +284,7 @@ class CalicoNode:
     def __init__(self, name: str, folder: Path, kubeconfig: Path):
         self.name = name
         self._kubeconfig = kubeconfig
-        self._lock = folder / f"{name}.lock"
+        self.lock = folder / f"{name}.lock"
         self._program = build("calico-ipam")
 
     async def add(
@@ -313,7 +313,7 @@ class CalicoNode:
             "datastore_type": "kubernetes",
             "kubernetes": {"kubeconfig": str(self._kubeconfig)},
             "ipam": {"type": "calico-ipam", **ipam},
-            "ipam_lock_file": str(self._lock),
+            "ipam_lock_file": str(self.lock),
             "log_level": "error",
         }
         process = await asyncio.create_subprocess_exec(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import ipaddress
 import subprocess
 
@@ -28,7 +29,7 @@ async def pair(pools, start_node, calico_node):
     return await start_node("node-1"), await calico_node("node-2")
 
 
-async def ask(node, container, ipam=None, arguments=""):
+async def ask(node, container, ipam=None, arguments="", **config):
     """Ask this plugin as Calico's main plugin does."""
     return await node.add(
         container,
@@ -37,6 +38,7 @@ async def ask(node, container, ipam=None, arguments=""):
         ipam={"type": "calico-ipam", **(ipam or {})},
         arguments=f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container};{arguments}".rstrip(";"),
         annotations={"cni.projectcalico.org/ipv4pools": '["unknown"]'},
+        **config,
     )
 
 
@@ -129,6 +131,22 @@ async def test_a_further_address_that_cannot_be_had_leaves_the_first_one(pair, c
     assert (await allocated(client)) == {"10.244.0.5": "podnet.pod", "fd00:10:244::5": "podnet.other"}
     await node.delete("pod")
     await settled(client, ["fd00:10:244::5"])
+
+
+async def test_both_wait_for_whoever_holds_calicos_lock_on_the_machine(pair, client):
+    ours, theirs = pair
+    with theirs.lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = [
+            asyncio.create_task(ask(ours, "ours", ipam_lock_file=str(theirs.lock))),
+            asyncio.create_task(ask(ours, "more", ipam_lock_file=str(theirs.lock))),
+            asyncio.create_task(theirs.add("theirs")),
+        ]
+        await asyncio.wait(waiting, timeout=1)
+        assert await allocated(client) == {}
+    assert [reply.status for reply in await asyncio.gather(*waiting)] == [0, 0, 0]
+    with theirs.lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_the_installers_upgrade_finds_nothing_to_do(tmp_path):
