@@ -7,6 +7,7 @@ Configuration, in the `ipam` object of the main plugin (names and meaning are ca
     type                      podnet-ipam
     assign_ipv4, assign_ipv6  "true" or "false"; by default a pod gets an IPv4 address only
     ipv4_pools, ipv6_pools    pool names or CIDRs for pods for which no annotation says otherwise
+    ranges                    the same, as host-local has it (ranges.py); its families are then the default
     subnets, gateway, routes  what the answer says beside addresses (result.py)
 
 Pod annotations come with the request when the conflist asks for the capability `io.kubernetes.cri.pod-annotations`;
@@ -49,6 +50,7 @@ from .errors import (
 from .host_lock import LOCK_FILE, HostLock
 from .ipam import Ipam, Outcome
 from .protocol import Answer, Request
+from .ranges import asked_ranges, configured_ranges
 from .record import Record
 from .resting import FOR_NOBODY, Keep
 from .result import Results
@@ -166,7 +168,7 @@ class CniServer:
         subject = await self._subject(call)
         self.last_configuration = call.plugin
         results = Results.of(call.config)
-        self._cluster.keep_free(results.gateways, results.pools_are_subnets)
+        self._cluster.keep_free((*results.gateways, *results.range_gateways), results.pools_are_subnets)
         asked = self._addresses(call, subject)
         outcome = await self._assign(call, subject, asked)
         record.note(outcome)
@@ -176,7 +178,7 @@ class CniServer:
 
     async def _assign(self, call: Call, subject: Subject, asked: list[str]) -> Outcome:
         """What the attachment holds: the addresses that are asked for, else one of each family."""
-        wanted = asked or families(subject, configured_families(call.plugin))
+        wanted = asked or self._families(call, subject)
         if not wanted:
             message = "neither assign_ipv4 nor assign_ipv6 is true: a pod needs one of them"
             raise CniError(INVALID_CONFIGURATION, message)
@@ -187,6 +189,13 @@ class CniServer:
         except AssignmentError as error:
             words = refusal(subject, wanted, self._cluster.pools) or ""
             raise CniError(INVALID_CONFIGURATION, str(error), calico=words) from None
+
+    @staticmethod
+    def _families(call: Call, subject: Subject) -> tuple[int, ...]:
+        """Those of the ranges that are asked for and configured, if any are asked for: each is for an address."""
+        if subject.asked:
+            return tuple(sorted(subject.asked.keys() | configured_ranges(call.plugin).pools.keys()))
+        return families(subject, configured_families(call.plugin))
 
     @staticmethod
     def _addresses(call: Call, subject: Subject) -> list[str]:
@@ -246,6 +255,7 @@ class CniServer:
         try:
             configured = configured_pools(call.plugin)
             subject = await self._cluster.subject(self._node, namespace, name, annotations, configured)
+            subject = replace(subject, asked=asked_ranges(call.config).pools)
             return replace(subject, namespace_annotations={}) if is_calico(call.config) else subject
         except NotFound:
             raise CniError(
@@ -308,12 +318,14 @@ def _arguments(text: str) -> dict[str, str]:
 
 def configured_pools(plugin: dict) -> dict[int, list[str]]:
     """The pools that the configuration names for each family, for pods of which no annotation names any."""
-    return {4: plugin.get("ipv4_pools") or [], 6: plugin.get("ipv6_pools") or []}
+    ranges = configured_ranges(plugin).pools
+    return {family: plugin.get(f"ipv{family}_pools") or ranges.get(family) or [] for family in (4, 6)}
 
 
 def configured_families(plugin: dict) -> list[int]:
     """calico-ipam's flags are strings; booleans are accepted as well."""
-    flags = {4: plugin.get("assign_ipv4", "true"), 6: plugin.get("assign_ipv6", "false")}
+    default = configured_ranges(plugin).pools or (4,)
+    flags = {family: plugin.get(f"assign_ipv{family}", family in default) for family in (4, 6)}
     return [family for family, flag in flags.items() if str(flag).lower() == "true"]
 
 

@@ -42,6 +42,7 @@ from typing import TypeVar
 from .calico import is_calico
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, CniError
 from .ipam import Address
+from .ranges import asked_ranges, configured_ranges
 
 _LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
@@ -77,11 +78,15 @@ class Link(Enum):
 
 @dataclass(frozen=True)
 class Results:
-    """How addresses are answered to one network configuration. `routes` is None where the default ones are meant."""
+    """How addresses are answered to one network configuration. `routes` is None where the default ones are meant.
+
+    `gateways` are for every address, `range_gateways` only for those on their links.
+    """
 
     link: Link
     subnets: tuple[IPNetwork, ...] = ()
     gateways: tuple[IPAddress, ...] = ()
+    range_gateways: tuple[IPAddress, ...] = ()
     routes: tuple[dict, ...] | None = None
 
     @classmethod
@@ -94,6 +99,7 @@ class Results:
             link=Link.of(config),
             subnets=_parsed("subnets", plugin.get("subnets") or [], ipaddress.ip_network, "CIDRs"),
             gateways=_parsed("gateway", gateways, ipaddress.ip_address, "addresses"),
+            range_gateways=asked_ranges(config).gateways + configured_ranges(plugin).gateways,
             routes=_parsed_routes(plugin.get("routes")),
         )
 
@@ -138,7 +144,7 @@ class Results:
 
     def _gateway(self, own: IPAddress, network: IPNetwork) -> IPAddress | None:
         configured = [gateway for gateway in self.gateways if gateway.version == own.version]
-        usable = [gateway for gateway in configured if gateway in network]
+        usable = [gateway for gateway in (*self.range_gateways, *configured) if gateway in network]
         if configured and not usable:
             message = f"ipam.gateway: {', '.join(map(str, configured))} does not lie in {network}, the link of {own}"
             hint = "name a gateway of that link, or the link's own CIDR in ipam.subnets"

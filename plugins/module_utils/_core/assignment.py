@@ -4,8 +4,9 @@
 
 Source: Calico's documentation "Restrict a pod to use an IP address in a specific range" and its CNI plugin. For each
 annotation by itself the pod's value wins over the namespace's, which wins over the plugin's configuration, and the
-winner replaces the others. Without any, every enabled pool with assignmentMode Automatic serves whose selectors match
-node and namespace. A pool asked for by name is used whatever its selectors and assignmentMode say.
+winner replaces the others. Over all of them wins what the runtime asks for (CNI conventions: capability `ipRanges`).
+Without any, every enabled pool with assignmentMode Automatic serves whose selectors match node and namespace. A pool
+asked for by name is used whatever its selectors and assignmentMode say.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ class AssignmentError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A pod as pool choice sees it. `configured` holds the plugin configuration's pool list of each family."""
+    """A pod as pool choice sees it.
+
+    `configured` holds the plugin configuration's pool list of each family, `asked` those that the runtime asks for.
+    """
 
     namespace: str
     name: str
@@ -38,6 +42,7 @@ class Subject:
     namespace_labels: dict = field(default_factory=dict)
     node_labels: dict = field(default_factory=dict)
     configured: dict = field(default_factory=dict)
+    asked: dict = field(default_factory=dict)
 
     def __str__(self):
         return f"pod {self.namespace}/{self.name}"
@@ -149,7 +154,9 @@ def choose(family, subject, pools):
     """
     key = POOLS_ANNOTATIONS[family]
     value, where = subject.annotation(key)
-    if value is not None:
+    if subject.asked.get(family):
+        names, where = subject.asked[family], "capability ipRanges"
+    elif value is not None:
         names = parse_names(value, f"{subject}: {where}")
     else:
         names, where = subject.configured.get(family) or [], "the plugin's configuration"
@@ -164,11 +171,12 @@ def _requested(subject, where, names, pools, own):
     for name in names:
         pool = _look_up(name, pools)
         if pool is None:
-            raise AssignmentError(f"{subject}: {where} names pool {name!r}, which does not exist; {_existing(own)}")
-        if pool not in own:
             raise AssignmentError(
-                f"{subject}: {where} names pool {name!r}, which is IPv{pool.family} ({pool.cidr}); {_existing(own)}"
+                f"{subject}: {where} names pool {name!r}, which does not exist; {_existing(own, name)}"
             )
+        if pool not in own:
+            what = f"IPv{pool.family} ({pool.cidr})"
+            raise AssignmentError(f"{subject}: {where} names pool {name!r}, which is {what}; {_existing(own, name)}")
         if not pool.enabled:
             raise AssignmentError(f"{subject}: {where} names pool {name!r}, but {pool.why_not_usable()}")
         if pool not in wanted:
@@ -203,8 +211,9 @@ def _look_up(name, pools):
     return next((pool for pool in pools if pool.network == network), None)
 
 
-def _existing(own):
-    names = ", ".join(sorted(pool.name for pool in own))
+def _existing(own, asked):
+    """What there is, with CIDRs where one was asked for."""
+    names = ", ".join(sorted(f"{pool.name} ({pool.cidr})" if "/" in asked else pool.name for pool in own))
     return f"pools of this family: {names}" if names else "there is no pool of this family"
 
 
