@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from .._core.assignment import Subject
-from .._core.names import is_deleted
+from .._core.names import canonical_cidr, is_deleted
 from .._core.pool import Pool, pool_of
 from .._kube.calico import CONFIG_NAME, V1, V3, CalicoApi
 from .._kube.errors import NotFound
@@ -55,7 +55,7 @@ class Affinity(msgspec.Struct, frozen=True):
 class Cluster:
     """Watch caches of one API server, and who follows them.
 
-    `routing_changed` is set whenever claims or nodes changed. `on_reserved` is called when reservations or pools
+    `routing_changed` is set whenever claims, nodes or pools changed. `on_reserved` is called when reservations or pools
     changed, `on_claim_changed` with what each Affinity was and is; None where there was or is none.
     """
 
@@ -73,7 +73,7 @@ class Cluster:
         def reflect(kind: str, decode, on_change, optional: bool = False) -> Reflector:
             return Reflector(client, calico.path(kind), decode=decode, on_change=on_change, optional=optional)
 
-        self._pools = reflect("IPPool", Pool.from_object, self._reserved_changed)
+        self._pools = reflect("IPPool", Pool.from_object, self._pool_changed)
         self._reservations = reflect("IPReservation", _reserved_networks, self._reserved_changed)
         self._config = reflect(calico.config_kind, _config, self._config_changed)
         self._information = reflect("ClusterInformation", _is_locked, None, optional=True)
@@ -158,6 +158,10 @@ class Cluster:
         if after and not before and self._config.synced.is_set():
             self.strict_since = time.monotonic()
 
+    def _pool_changed(self, _name, _old, _new) -> None:
+        self.routing_changed.set()
+        self.on_reserved()
+
     def _reserved_changed(self, _name, _old, _new) -> None:
         self.on_reserved()
 
@@ -231,5 +235,7 @@ def _affinity(obj: dict) -> Affinity:
     spec = obj["spec"]
     if is_deleted(obj):
         raise ValueError("soft-deleted")
-    # An empty state is the oldest form and counts as confirmed.
-    return Affinity(spec["cidr"], spec["node"], obj["metadata"]["uid"], spec["state"] in ("confirmed", ""))
+    # An empty state is the oldest form and counts as confirmed. Nodes write claims: one may be of no CIDR at all.
+    return Affinity(
+        canonical_cidr(spec["cidr"]), spec["node"], obj["metadata"]["uid"], spec["state"] in ("confirmed", "")
+    )

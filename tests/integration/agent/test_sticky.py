@@ -97,6 +97,21 @@ async def test_a_pod_that_has_been_assigned_elsewhere_since_gets_an_address_ther
     assert moved.address != kept.address and moved.address.startswith("10.244.1.")
 
 
+async def test_an_address_of_a_pool_that_has_been_disabled_since_is_not_given_back(node, client):
+    kept = await node.add("c1", **sticky("db-0"))
+    await node.delete("c1")
+    await create_pool(client, "next", "10.244.2.0/29", blockSize=29)
+    pool = await client.get(V1.path("IPPool", "main"))
+    await client.replace(V1.path("IPPool", "main"), {**pool, "spec": {**pool["spec"], "disabled": True}})
+    async with asyncio.timeout(30):
+        while not any(each["not_usable"] for each in (await node.ctl("pools", "--output", "json")).json):
+            await asyncio.sleep(0.05)
+    moved = await node.add("c2", **sticky("db-0"))
+    assert moved.address != kept.address and moved.address.startswith("10.244.2.")
+    asked = await node.add("c3", **sticky("db-0", **{ADDRESSES: json.dumps([kept.address])}))
+    assert asked.body["code"] == 7 and "of pool main, but it is disabled" in asked.body["msg"]
+
+
 async def test_an_address_that_has_been_reserved_since_is_not_given_back(node, client):
     kept = await node.add("c1", **sticky("db-0"))
     await node.delete("c1")
