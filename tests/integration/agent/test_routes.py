@@ -50,7 +50,7 @@ async def cluster(plane, client, nodes, tmp_path):
 
 
 async def claim(client, node, cidr, has_block=True, state="confirmed"):
-    """Have a node claim a CIDR. A block of 64 addresses that is the node's comes with it, unless `has_block` is false."""
+    """Have a node claim a CIDR; with it comes a block of 64 addresses that is the node's, if it is to have one."""
     if has_block:
         await client.create(V1.path("IPAMBlock"), V1.new("IPAMBlock", cidr_name(cidr), empty_block(cidr, node)))
     await client.create(V1.path("BlockAffinity"), V1.new_affinity(node, cidr, state))
