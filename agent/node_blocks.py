@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 # How long a claim of this node may stand unconfirmed before it is settled: whoever releases it needs a moment.
 CLAIM_SETTLE_SECONDS = 5.0
-GIVE_BACK_SECONDS = 60.0
+SHORTEST_LOOK_SECONDS = 0.2
+LONGEST_LOOK_SECONDS = 60.0
 # As long as Calico's garbage collector leaves an empty block to its node.
 KEEP_BLOCKS_SECONDS = 900.0
 # Calico's words, its line break included.
@@ -358,7 +359,7 @@ class NodeBlocks:
     async def run(self, patience: float) -> None:
         """Give empty blocks back until cancelled; `patience` as in `give_back`."""
         while True:
-            await asyncio.sleep(min(patience / 2, GIVE_BACK_SECONDS))
+            await asyncio.sleep(look_seconds(patience))
             try:
                 await self.give_back(patience)
             except (ApiError, Unreachable) as error:
@@ -453,6 +454,11 @@ class NodeBlocks:
         return BlockKeeper(
             cluster.client, cluster.calico, self._node, stored, cluster.reserved_ordinals, self._cooldown
         )
+
+
+def look_seconds(patience: float) -> float:
+    """The time between two looks at the node's blocks, so that one that is empty goes soon after `patience` seconds."""
+    return min(max(patience / 2, SHORTEST_LOOK_SECONDS), LONGEST_LOOK_SECONDS)
 
 
 def _serves(choice: Choice, cidr: str) -> bool:

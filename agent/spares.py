@@ -25,7 +25,7 @@ from .._kube.errors import ApiError, Unreachable
 from .blocks import BlockKeeper, BlockUnusableError
 from .cluster import Cluster
 from .handles import Handles
-from .node_blocks import GIVE_BACK_SECONDS, NodeBlocks, Promise
+from .node_blocks import NodeBlocks, Promise, look_seconds
 
 # Calico's types of tunnels, by family.
 TUNNEL_TYPES = {4: "vxlanTunnelAddress", 6: "vxlanV6TunnelAddress"}
@@ -59,14 +59,15 @@ class Spares:
             except (ApiError, Unreachable) as error:
                 log.warning("spare blocks are looked after later: %s", error)
             try:
-                async with asyncio.timeout(min(patience / 2, GIVE_BACK_SECONDS)):
+                async with asyncio.timeout(look_seconds(patience)):
                     await self._blocks.spares_concerned.wait()
             except TimeoutError:
                 continue
             await asyncio.sleep(SETTLE_SECONDS)
 
     async def _look(self) -> None:
-        if self._cluster.locked:
+        # To wait here for an API server that is away would keep pods from claiming blocks once it is back.
+        if self._cluster.locked or self._cluster.client.seconds_away:
             return
         await self._remember()
         by_pool = self._blocks_in_use()
