@@ -62,18 +62,17 @@ async def test_what_the_runtime_asks_for_comes_beside_the_configured_ranges_of_t
     assert pools(await node.add("c1", **asked([SECOND]), **configured([MAIN], [SIX]))) == ["second", "six"]
 
 
-@pytest.mark.parametrize(
-    ("say", "sets", "message"),
-    (
-        (asked, [[{"subnet": "10.9.0.0/24"}]], "capability ipRanges names pool '10.9.0.0/24', which does not exist"),
-        (configured, [[{"subnet": "10.9.0.0/24"}]], "the plugin's configuration names pool '10.9.0.0/24', which"),
-        (asked, [[{"subnet": "10.244.0.0/25"}]], "pools of this family: closed (10.246.0.0/24), main (10.244.0.0/24)"),
-        (asked, [[{"subnet": "10.246.0.0/24"}]], "but it is disabled"),
-        (configured, [[{**MAIN, "rangeStart": "10.244.0.10"}]], "is a part of 10.244.0.0/24 only"),
-    ),
-    ids=str,
+REFUSED = (
+    (asked, {"subnet": "10.9.0.0/24"}, "capability ipRanges names pool '10.9.0.0/24', which does not exist"),
+    (configured, {"subnet": "10.9.0.0/24"}, "the plugin's configuration names pool '10.9.0.0/24', which"),
+    (asked, {"subnet": "10.244.0.0/25"}, "pools of this family: closed (10.246.0.0/24), main (10.244.0.0/24)"),
+    (asked, {"subnet": "10.246.0.0/24"}, "but it is disabled"),
+    (configured, {**MAIN, "rangeStart": "10.244.0.10"}, "is a part of 10.244.0.0/24 only"),
 )
-async def test_ranges_that_no_pool_can_stand_for_are_refused_with_the_reason(node, client, say, sets, message):
-    reply = await node.add("c1", **say(*sets))
-    assert reply.body["code"] == 7 and message in reply.body["msg"]
+
+
+async def test_ranges_that_no_pool_can_stand_for_are_refused_with_the_reason(node, client):
+    replies = [await node.add("c1", **say([entry])) for say, entry, _message in REFUSED]
+    for reply, (_say, _entry, message) in zip(replies, REFUSED, strict=True):
+        assert reply.body["code"] == 7 and message in reply.body["msg"]
     assert await allocated(client) == {}

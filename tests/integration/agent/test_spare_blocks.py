@@ -86,7 +86,9 @@ async def fill(node, count, prefix="c"):
 async def test_pods_beyond_the_first_block_start_while_the_api_server_is_away(plane, pool, client, start_node):
     node = await start_node("node-1", spare_blocks=1)
     [first] = await fill(node, 1)
-    await eventually(lambda: pinned(client), 1)
+    # The API server knows of a pin a moment before the agent knows that it does.
+    await node.logged("is a spare one")
+    assert await pinned(client) == 1
     plane.stop_apiserver()
     try:
         during = await fill(node, 4, "away")
