@@ -30,7 +30,7 @@ from pathlib import Path
 
 SOURCE_FOLDERS = ("agent", "plugins/module_utils/_core", "plugins/module_utils/_kube")
 SOURCE_SUFFIXES = (".py", ".pxd", ".c")
-SOURCE_FILES = ("setup.py", "pyproject.toml", "README.md", "requirements/build.txt")
+SOURCE_FILES = ("setup.py", "pyproject.toml", "requirements/build.txt")
 # The oldest glibc first; pip takes a wheel for any of them. Nothing older than 2.28 comes with Python 3.11.
 MANYLINUX = ("manylinux1", "manylinux2010", "manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_28")
 DIGITS = 16
