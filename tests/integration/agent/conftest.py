@@ -34,11 +34,14 @@ async def client(plane, tmp_path):
 
 @pytest.fixture
 async def start_node(plane, client, tmp_path):
-    """Start the agent of a node of the given name, with that node's credentials; all are ended with the test."""
+    """Start the agent of a node of the given name, with that node's credentials; all are ended with the test.
+
+    `server` is the URL of what stands in front of the API server, if anything does.
+    """
     nodes = []
 
-    async def start(name: str, **config) -> AgentNode:
-        kubeconfig = await node_kubeconfig(plane, client, name, tmp_path)
+    async def start(name: str, server: str = "", **config) -> AgentNode:
+        kubeconfig = await node_kubeconfig(plane, client, name, tmp_path, server)
         nodes.append(AgentNode(name, tmp_path, kubeconfig, **config))
         return await nodes[-1].start()
 
