@@ -5,6 +5,7 @@ import asyncio
 
 import pytest
 from cluster.apiserver import ControlPlane
+from support.machine import Machine
 from support.plane import AgentNode, CalicoNode, client_of, install_definitions, json_kubeconfig, remove_everything
 from support.rights import install_rights, node_kubeconfig
 
@@ -48,6 +49,20 @@ async def start_node(plane, client, tmp_path):
     yield start
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture
+async def start_machine(tmp_path):
+    """Start the agent of a machine without a cluster, which declares `pools`; it is ended with the test."""
+    machines = []
+
+    async def start(pools: str, **config) -> Machine:
+        machines.append(Machine(tmp_path, pools, **config))
+        return await machines[-1].start()
+
+    yield start
+    for machine in machines:
+        machine.stop()
 
 
 @pytest.fixture

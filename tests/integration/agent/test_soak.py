@@ -7,6 +7,7 @@ A quarter of a minute of them, or as many as SOAK_REQUESTS says (`make soak`).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import threading
@@ -14,10 +15,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from podnet_ipam._kube.calico import V1
 from support.conversation import ask
-from support.plane import create_pool, settled
+from support.plane import settled
 
+POOLS = '[[pools]]\nname = "main"\ncidr = "10.88.0.0/20"\n'
 CLIENTS = 4
 CONTAINERS_OF_EACH = 40
 # Until caches and the allocator's arenas are filled.
@@ -48,6 +49,8 @@ class Clients:
         # By address, so that one that is given twice is noticed.
         self.holders: dict[str, str] = {}
         self._held: dict[str, dict] = {}
+        # No container's id comes twice.
+        self._numbers = itertools.count()
 
     async def work(self, bound: Bound) -> None:
         with ThreadPoolExecutor(CLIENTS) as threads:
@@ -56,13 +59,17 @@ class Clients:
 
     def _talk(self, name: int, bound: Bound) -> None:
         rolls = random.Random(name)
+        running = []
         while not bound.is_reached():
             bound.count += 1
-            container = f"c{name}-{rolls.randrange(CONTAINERS_OF_EACH)}"
-            if container not in self._held:
-                self._add(container)
+            what = rolls.choice((self._add, self._add, self._delete, self._delete, self._add_again, self._check))
+            if what == self._add or not running:
+                running.append(f"c{next(self._numbers)}")
+                self._add(running[-1])
+            elif what == self._delete or len(running) > CONTAINERS_OF_EACH:
+                self._delete(running.pop(rolls.randrange(len(running))))
             else:
-                rolls.choice((self._delete, self._delete, self._add_again, self._check))(container)
+                what(rolls.choice(running))
 
     def _add(self, container: str) -> None:
         reply = self._ask("ADD", container)
@@ -89,20 +96,16 @@ class Clients:
         return reply
 
 
-async def test_the_agent_neither_loses_addresses_nor_grows(client, start_node):
+async def test_the_agent_neither_loses_addresses_nor_grows(start_machine):
     requests = int(os.environ["SOAK_REQUESTS"]) if "SOAK_REQUESTS" in os.environ else None
-    await create_pool(client, "main", "10.244.0.0/20")
-    spec = {"strictAffinity": True, "autoAllocateBlocks": True}
-    await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
-    node = await start_node("node-1")
-    clients = Clients(node.socket)
+    machine = await start_machine(POOLS)
+    clients = Clients(machine.socket)
     await clients.work(Bound(requests and WARM_UP_REQUESTS, WARM_UP_SECONDS))
-    before, started, bound = node.resident_bytes, time.monotonic(), Bound(requests, SECONDS)
+    before, started, bound = machine.resident_bytes, time.monotonic(), Bound(requests, SECONDS)
     await clients.work(bound)
     seconds = time.monotonic() - started
-    await settled(client, clients.holders)
-    after = node.resident_bytes
-    print(
-        f"{bound.count} requests in {seconds:.0f} s, resident {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after"
-    )
+    await settled(machine, clients.holders)
+    after = machine.resident_bytes
+    memory = f"resident {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after"
+    print(f"{bound.count} requests in {seconds:.0f} s, {memory}")
     assert after - before < MOST_GROWTH_BYTES
