@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 ABREAST := --numprocesses auto --dist worksteal
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test test-all lint conventions matrix unit integration e2e molecule bench report cluster clean-cluster setup lock
+.PHONY: demo test test-all lint conventions matrix unit integration soak e2e molecule bench report cluster clean-cluster setup lock
 
 demo: setup            ## the main job on a real cluster: from nothing to a pod in its range
 	$(PYTHON) tests/cluster up
@@ -36,6 +36,9 @@ unit: setup            ## tests without a cluster
 
 integration: setup     ## tests against an API server without nodes
 	$(PYTHON) -m pytest tests/integration $(ABREAST)
+
+soak: setup            ## 100,000 requests to one agent, which must neither lose an address nor grow
+	SOAK_REQUESTS=$${SOAK_REQUESTS:-100000} $(PYTHON) -m pytest tests/integration/agent/test_soak.py --capture no
 
 e2e: setup             ## user stories on the kind cluster
 	$(PYTHON) tests/cluster up

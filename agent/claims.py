@@ -44,9 +44,10 @@ class Claims:
     async def claim(self, pool: Pool, asked: float, own: Iterable[str]) -> dict | None:
         """Claim a free block of the pool and return the stored IPAMBlock, or None when every block is taken.
 
-        `asked` as in `blocks_of`; `own` are the blocks that this node has, of which the cache may not know yet.
+        `asked` as in `blocks_of`; `own` are the blocks that this node has. A claim of this node on another one is what
+        is left of a try that an error cut short, and is taken up again.
         """
-        taken = self._cluster.claimed_cidrs().union(own)
+        taken = self._cluster.claimed_by_others(self._node).union(own)
         for index in pool.block_order(self._node, taken):
             cidr = pool.block_cidr(index)
             block = await self.claim_block(pool, cidr)
@@ -58,8 +59,11 @@ class Claims:
         return None
 
     async def reclaim(self, pool: Pool, asked: float) -> dict | None:
-        """Take over an empty block of another node and return the stored IPAMBlock, or None when there is none."""
-        for block in await self.blocks_of(pool, asked):
+        """Take over an empty block of another node and return the stored IPAMBlock, or None when there is none.
+
+        One that somebody began to delete is deleted first.
+        """
+        for block in await self._all_blocks_of(pool, asked):
             if self._is_abandoned(block) and await self.release(block):
                 cidr, owner = block["spec"]["cidr"], block["spec"]["affinity"]
                 log.info("the claim of %s on the empty block %s is released", owner, cidr)
@@ -69,14 +73,18 @@ class Claims:
         return None
 
     async def blocks_of(self, pool: Pool, asked: float) -> list[dict]:
-        """The IPAMBlocks of a pool, whosever they are, read at `asked` (monotonic clock, seconds) or later.
+        """The IPAMBlocks of a pool, whosever they are, read at `asked` (monotonic clock, seconds) or later."""
+        return [block for block in await self._all_blocks_of(pool, asked) if not is_deleted(block)]
+
+    async def _all_blocks_of(self, pool: Pool, asked: float) -> list[dict]:
+        """As `blocks_of`, and those that are marked as deleted, but still there.
 
         In a full cluster, one look at all blocks serves all the pods that were waiting for one.
         """
         if self._listed < asked:
             self._listed = time.monotonic()
             self._listing, _version = await self._client.list(self._calico.path("IPAMBlock"))
-        return [block for block in self._listing if not is_deleted(block) and pool.contains(block["spec"]["cidr"])]
+        return [block for block in self._listing if pool.contains(block["spec"]["cidr"])]
 
     async def release(self, block: dict) -> bool:
         """Release the claim on an empty block, whosever it is, and delete the block.
@@ -104,13 +112,17 @@ class Claims:
     async def complete(self, cidr: str, confirmed: bool) -> dict | None:
         """The block behind a claim of this node, or None when the claim came to nothing.
 
-        A claim that is not confirmed yet is confirmed when the block is ours, and deleted when it is not.
+        A claim that is not confirmed yet is confirmed when the block is ours, and deleted when it is not. As with
+        Calico, whoever reads a block that is marked as deleted deletes it.
         """
+        path = self._calico.path("IPAMBlock", cidr_name(cidr))
         try:
-            block = await self._client.get(self._calico.path("IPAMBlock", cidr_name(cidr)))
+            block = await self._client.get(path)
         except NotFound:
             block = None
-        if block is not None and not is_deleted(block) and block["spec"].get("affinity") == host_affinity(self._node):
+        if block is not None and is_deleted(block):
+            await self._tidy(delete_softly(self._client, self._calico, path, block))
+        elif block is not None and block["spec"].get("affinity") == host_affinity(self._node):
             return block if confirmed else await self._confirm(block)
         if not confirmed:
             await self._give_up(cidr)

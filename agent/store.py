@@ -88,9 +88,10 @@ class Store:
         self._connection.close()
 
     def rows(self) -> Iterator[Row]:
+        """What is recorded, the released ones first: an address of theirs may be held by another handle since."""
         columns = "handle, block, ordinal, secondary, state, netns, keep_pod, keep_seconds"
         for *key, secondary, state, netns, pod, seconds in self._connection.execute(
-            f"SELECT {columns} FROM attachments ORDER BY handle, block"
+            f"SELECT {columns} FROM attachments ORDER BY state = ?, handle, block", (HELD,)
         ):
             yield Row(*key, json.loads(secondary), state, netns, Keep(pod, seconds))
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import socket
 import ssl
+import struct
 import threading
+import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -17,8 +23,9 @@ from urllib.parse import urlsplit
 class Fault:
     """What happens to the next `times` requests whose method and path match.
 
-    The answer is `status`, with Retry-After (seconds) if given. With `carried_out`, the API server has acted by then:
-    the true answer is lost. `meanwhile` is called first: what someone else does at that moment.
+    The answer is `status`, with Retry-After (seconds) if given, or, with `reset`, none: the connection is reset, that
+    of a watch in the middle of its first event. With `carried_out`, the API server has acted by then: the true answer
+    is lost. `meanwhile` is called first: what someone else does at that moment. Before that it takes `seconds`.
     """
 
     method: str
@@ -28,6 +35,13 @@ class Fault:
     carried_out: bool = False
     retry_after: int | None = None
     meanwhile: Callable[[], object] | None = None
+    seconds: float = 0
+    reset: bool = False
+
+    @property
+    def spoils(self) -> bool:
+        """Whether the client does not get the true answer."""
+        return self.reset or self.status is not None
 
     def takes(self, method: str, path: str) -> bool:
         if self.times == 0 or method != self.method or not urlsplit(path).path.endswith(self.path):
@@ -37,41 +51,17 @@ class Fault:
 
 
 class FaultyProxy:
-    """Serves plain HTTP on loopback for as long as the `with` block lasts; the client's credentials are passed on."""
+    """Serves plain HTTP on loopback for as long as the `with` block lasts; the client's credentials are passed on.
+
+    `faults` may change at any time.
+    """
 
     def __init__(self, plane, *faults: Fault):
         self.requests: list[tuple[str, str]] = []
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                proxy.requests.append((self.command, self.path))
-                fault = next((each for each in faults if each.takes(self.command, self.path)), None)
-                if fault and fault.meanwhile:
-                    fault.meanwhile()
-                if fault and fault.status and not fault.carried_out:
-                    self.reply(*proxy.spoiled(fault))
-                    return
-                answer = proxy.forward(plane, self, body)
-                self.reply(*(proxy.spoiled(fault) if fault and fault.status else answer))
-
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
-
-            def reply(self, status, headers, body):
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.faults = list(faults)
+        self._plane = plane
+        self._streams: set[socket.socket] = set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> FaultyProxy:
@@ -80,6 +70,7 @@ class FaultyProxy:
         return self
 
     def __exit__(self, *_error) -> None:
+        self.cut_watches()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -88,20 +79,102 @@ class FaultyProxy:
         """(method, path without query) of the requests that were meant to write."""
         return [(method, urlsplit(path).path) for method, path in self.requests if method != "GET"]
 
-    @staticmethod
-    def spoiled(fault: Fault) -> tuple[int, dict[str, str], bytes]:
+    def fault_for(self, method: str, path: str) -> Fault | None:
+        """The fault that takes this request, which is noted."""
+        self.requests.append((method, path))
+        return next((fault for fault in self.faults if fault.takes(method, path)), None)
+
+    def cut_watches(self) -> None:
+        """End all watches that are under way, without a farewell."""
+        for upstream in list(self._streams):
+            upstream.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def ask(self, request: BaseHTTPRequestHandler, body: bytes, timeout: float | None):
+        """The API server's answer to a request, to be read within the `with` block."""
+        server = urlsplit(self._plane.url)
+        trust = ssl.create_default_context(cafile=self._plane.ca)
+        connection = http.client.HTTPSConnection(server.hostname, server.port, context=trust, timeout=timeout)
+        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if request.headers[name]}
+        try:
+            connection.request(request.command, request.path, body or None, headers)
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def watch(self, request: BaseHTTPRequestHandler):
+        """As `ask`, for an answer that only `cut_watches` or one side ends."""
+        with self.ask(request, b"", None) as answer:
+            upstream = socket.socket(fileno=os.dup(answer.fileno()))
+            self._streams.add(upstream)
+            try:
+                yield answer
+            finally:
+                self._streams.discard(upstream)
+                upstream.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, proxy: FaultyProxy, *arguments):
+        self._proxy = proxy
+        super().__init__(*arguments)
+
+    def handle_any(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self._proxy.fault_for(self.command, self.path) or Fault("", "")
+        time.sleep(fault.seconds)
+        if fault.meanwhile:
+            fault.meanwhile()
+        if "watch=true" in self.path and fault.status is None:
+            self.stream(cut=fault.reset)
+        elif fault.spoils and not fault.carried_out:
+            self.spoil(fault)
+        else:
+            with self._proxy.ask(self, body, 30) as answer:
+                data = answer.read()
+            self.spoil(fault) if fault.spoils else self.reply(answer.status, {}, data)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+    def spoil(self, fault: Fault) -> None:
+        if fault.reset:
+            self.reset()
+            return
         headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
         body = {"kind": "Status", "reason": "Spoiled", "message": "spoiled by the test"}
-        return fault.status, headers, json.dumps(body).encode()
+        self.reply(fault.status, headers, json.dumps(body).encode())
 
-    @staticmethod
-    def forward(plane, request, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        server = urlsplit(plane.url)
-        trust = ssl.create_default_context(cafile=plane.ca)
-        connection = http.client.HTTPSConnection(server.hostname, server.port, context=trust, timeout=30)
-        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if request.headers[name]}
-        connection.request(request.command, request.path, body or None, headers)
-        answer = connection.getresponse()
-        data = answer.read()
+    def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def stream(self, cut: bool) -> None:
+        """Pass a watch on until one side ends it, or `cut` it in the middle of what comes first."""
+        try:
+            with self._proxy.watch(self) as answer:
+                self.send_response(answer.status)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                while not answer.closed and (data := answer.read1(1 << 16)):
+                    data = data[: len(data) // 2] if cut else data
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+                    if cut:
+                        break
+        except (OSError, http.client.HTTPException):
+            pass
+        self.reset()
+
+    def reset(self) -> None:
+        connection = socket.socket(fileno=self.connection.detach())
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-        return answer.status, {"Content-Type": "application/json"}, data
+        self.close_connection = True
+
+    def log_message(self, *_arguments):
+        pass

@@ -7,9 +7,11 @@ import asyncio
 import ipaddress
 import json
 import os
+import resource
 import signal
 import subprocess
 import sysconfig
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -95,18 +97,32 @@ async def allocated(client):
 
 
 async def settled(client, expected):
-    """Wait until exactly the addresses `expected` are allocated, each with its handle's object and no handle more."""
+    """Wait until exactly the addresses `expected` are allocated, and each handle's object says just where it has them.
+
+    There is no handle without an address.
+    """
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(READY_SECONDS):
             while True:
                 held = await allocated(client)
-                handles = {obj["spec"]["handleID"] for obj in (await stored(client, "IPAMHandle")).values()}
-                if held.keys() == set(expected) and handles == set(held.values()):
+                objects = (await stored(client, "IPAMHandle")).values()
+                handles = {obj["spec"]["handleID"]: obj["spec"]["block"] for obj in objects}
+                if held.keys() == set(expected) and handles == await _holdings(client):
                     return
                 await asyncio.sleep(0.02)
     except TimeoutError:
         message = f"expected {sorted(expected)}, but {held} are allocated and the handles are {handles}"
         raise AssertionError(message) from None
+
+
+async def _holdings(client):
+    """{handle: {block: how many addresses of it}}, as the blocks have it."""
+    found = defaultdict(Counter)
+    for block in (await stored(client, "IPAMBlock")).values():
+        for index in block["spec"]["allocations"]:
+            if index is not None:
+                found[block["spec"]["attributes"][index]["handle_id"]][block["spec"]["cidr"]] += 1
+    return found
 
 
 @dataclass(frozen=True)
@@ -196,6 +212,16 @@ class AgentNode:
 
     def tell(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def limit(self, limit: int, value: int) -> None:
+        """Change one of the process's resource limits (resource.RLIMIT_...)."""
+        resource.prlimit(self._process.pid, limit, (value, resource.RLIM_INFINITY))
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much of the process is in memory."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
 
     async def logged(self, text: str) -> str:
         """The log, once it contains a text: what became of a request is written after its answer."""

@@ -88,23 +88,27 @@ async def token_of(client: Client, node: str, lifetime: int = 3600) -> str:
     return answer["status"]["token"]
 
 
-async def node_kubeconfig(plane: ControlPlane, client: Client, node: str, folder: Path) -> Path:
-    """The kubeconfig of a node's agent as the role writes it, with a first token in a file beside it."""
+async def node_kubeconfig(plane: ControlPlane, client: Client, node: str, folder: Path, server: str = "") -> Path:
+    """The kubeconfig of a node's agent as the role writes it, with a first token in a file beside it.
+
+    `server` is the URL of what stands in front of the API server, if anything does.
+    """
     await give_account(client, node)
     token = folder / f"{node}.token"
     token.write_text(await token_of(client, node))
     path = folder / f"{node}.kubeconfig"
-    path.write_text(kubeconfig(plane, {"tokenFile": str(token)}))
+    path.write_text(kubeconfig(plane, {"tokenFile": str(token)}, server))
     return path
 
 
-def kubeconfig(plane: ControlPlane, user: dict) -> str:
+def kubeconfig(plane: ControlPlane, user: dict, server: str = "") -> str:
+    cluster = {"server": server or plane.url, "certificate-authority": str(plane.ca)}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "podnet-ipam",
         "contexts": [{"name": "podnet-ipam", "context": {"cluster": "cluster", "user": "agent"}}],
-        "clusters": [{"name": "cluster", "cluster": {"server": plane.url, "certificate-authority": str(plane.ca)}}],
+        "clusters": [{"name": "cluster", "cluster": cluster}],
         "users": [{"name": "agent", "user": user}],
     }
     return json.dumps(config)

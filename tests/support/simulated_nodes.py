@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
+import sqlite3
 from collections import defaultdict, deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -35,7 +37,10 @@ class Death(BaseException):
 
 
 class NodeClient:
-    """A node's way to the datastore. `faults` strike its next writes, one each; None lets a write through."""
+    """A node's way to the datastore. `faults` strike its next writes, one each; None lets a write through.
+
+    `on_death` ends the node.
+    """
 
     knows_pods = False
     seconds_away = 0.0
@@ -93,7 +98,43 @@ class NodeClient:
             raise Death
 
     def _die(self):
-        self.dead = True
+        self._on_death()
+        raise Death
+
+
+class NodeStore(Store):
+    """A node's own record, with `faults` as a NodeClient has them: refused is what a full disk does."""
+
+    def __init__(self, path: Path, on_death: Callable[[], None]):
+        super().__init__(path)
+        self._on_death = on_death
+        self.faults: deque[str | None] = deque()
+
+    def hold(self, *values):
+        self._write(super().hold, *values)
+
+    def move(self, *values):
+        self._write(super().move, *values)
+
+    def release(self, *values):
+        self._write(super().release, *values)
+
+    def forget(self, *values):
+        self._write(super().forget, *values)
+
+    def _write(self, write, *values):
+        fault = self.faults.popleft() if self.faults else None
+        if fault == REFUSED:
+            raise sqlite3.OperationalError("database or disk is full")
+        if fault == DEATH_BEFORE:
+            self._die()
+        write(*values)
+        if fault == DEATH_AFTER:
+            self._die()
+        if fault == LOST:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def _die(self):
         self._on_death()
         raise Death
 
@@ -106,7 +147,7 @@ class SimulatedNode:
         self._datastore = datastore
         self._path = folder / f"{name}.sqlite"
         self._tasks = tasks
-        self._store: Store | None = None
+        self.store: NodeStore | None = None
         self.client: NodeClient | None = None
         self.ipam: Ipam | None = None
 
@@ -116,19 +157,24 @@ class SimulatedNode:
 
     async def start(self, chance: random.Random) -> None:
         _running_on.set(self.name)
-        self._store = Store(self._path)
-        self.client = NodeClient(self._datastore, chance, self._store.close)
+        self.store = NodeStore(self._path, self.kill)
+        self.client = NodeClient(self._datastore, chance, self.kill)
         cluster = Cluster(self.client, V1)
         for reflector in cluster.reflectors:
             asyncio.get_running_loop().create_task(reflector.run())
         for reflector in cluster.reflectors:
             await reflector.synced.wait()
-        self.ipam = Ipam(cluster, self.name, self._store, 0, False)
+        self.ipam = Ipam(cluster, self.name, self.store, 0, False)
         await self.ipam.start((), "net")
 
     def kill(self) -> None:
         self.client.dead = True
-        self._store.close()
+        self.store.close()
+
+    def heal(self) -> None:
+        """Let all that comes succeed."""
+        self.client.faults.clear()
+        self.store.faults.clear()
 
     async def bury(self) -> None:
         """End what is left of a dead process."""

@@ -5,6 +5,7 @@ import asyncio
 
 import pytest
 from cluster.apiserver import ControlPlane
+from support.machine import Machine
 from support.plane import AgentNode, CalicoNode, client_of, install_definitions, json_kubeconfig, remove_everything
 from support.rights import install_rights, node_kubeconfig
 
@@ -34,17 +35,34 @@ async def client(plane, tmp_path):
 
 @pytest.fixture
 async def start_node(plane, client, tmp_path):
-    """Start the agent of a node of the given name, with that node's credentials; all are ended with the test."""
+    """Start the agent of a node of the given name, with that node's credentials; all are ended with the test.
+
+    `server` is the URL of what stands in front of the API server, if anything does.
+    """
     nodes = []
 
-    async def start(name: str, **config) -> AgentNode:
-        kubeconfig = await node_kubeconfig(plane, client, name, tmp_path)
+    async def start(name: str, server: str = "", **config) -> AgentNode:
+        kubeconfig = await node_kubeconfig(plane, client, name, tmp_path, server)
         nodes.append(AgentNode(name, tmp_path, kubeconfig, **config))
         return await nodes[-1].start()
 
     yield start
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture
+async def start_machine(tmp_path):
+    """Start the agent of a machine without a cluster, which declares `pools`; it is ended with the test."""
+    machines = []
+
+    async def start(pools: str, **config) -> Machine:
+        machines.append(Machine(tmp_path, pools, **config))
+        return await machines[-1].start()
+
+    yield start
+    for machine in machines:
+        machine.stop()
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import sqlite3
 import subprocess
 
 import pytest
-from support.plane import AGENT, AgentNode, allocated, settled, stored
+from support.plane import AGENT, allocated, settled, stored
 
 POOLS = """
 [[pools]]
@@ -31,49 +29,9 @@ BOTH = {"assign_ipv4": "true", "assign_ipv6": "true"}
 VALID = "cni.dev/valid-attachments"
 
 
-class Machine(AgentNode):
-    """A machine whose agent declares `pools`, a text. It lists what its datastore holds, as a client does."""
-
-    def __init__(self, folder, pools: str, **config):
-        self.pools_file = folder / "pools.toml"
-        self.pools_file.write_text(pools)
-        super().__init__("machine", folder, pools_file=self.pools_file, **config)
-
-    async def list(self, collection: str) -> tuple[list[dict], str]:
-        with sqlite3.connect(f"file:{self.datastore}?mode=ro", uri=True) as reader:
-            rows = reader.execute("SELECT body FROM objects WHERE collection = ?", (collection,)).fetchall()
-        reader.close()
-        return [json.loads(body) for (body,) in rows], ""
-
-    async def declare(self, pools: str, until: str) -> None:
-        """Change the pools file, and wait until the agent's log says so."""
-        self.pools_file.write_text(pools)
-        self.tell(signal.SIGHUP)
-        async with asyncio.timeout(10):
-            while until not in self.log.read_text():
-                await asyncio.sleep(0.02)
-
-    async def call(self, command, container, *, namespace=None, **options):
-        """Runtimes outside of a cluster name no pod."""
-        return await super().call(command, container, namespace=namespace, **options)
-
-
-@pytest.fixture
-async def start_machine(tmp_path):
-    machines = []
-
-    async def start(pools: str = POOLS, **config) -> Machine:
-        machines.append(Machine(tmp_path, pools, **config))
-        return await machines[-1].start()
-
-    yield start
-    for machine in machines:
-        machine.stop()
-
-
 @pytest.fixture
 async def machine(start_machine):
-    return await start_machine()
+    return await start_machine(POOLS)
 
 
 def addresses(reply):
@@ -186,7 +144,7 @@ async def test_a_freed_address_rests(start_machine):
 
 
 async def test_gc_frees_what_is_not_in_its_list(start_machine):
-    machine = await start_machine(grace=0)
+    machine = await start_machine(POOLS, grace=0)
     kept, _gone = await machine.add("kept"), await machine.add("gone")
     valid = [{"containerID": "kept", "ifname": "eth0"}]
     assert (await machine.call("GC", "", **{VALID: valid})).status == 0
@@ -203,7 +161,7 @@ async def test_status_succeeds_while_a_pool_is_enabled(machine):
 
 
 async def test_a_container_whose_network_namespace_is_gone_for_long_gives_its_address_back(start_machine, tmp_path):
-    machine = await start_machine(grace=0.1)
+    machine = await start_machine(POOLS, grace=0.1)
     netns = tmp_path / "netns"
     netns.touch()
     living = await machine.add("living", netns=str(netns))
@@ -212,7 +170,7 @@ async def test_a_container_whose_network_namespace_is_gone_for_long_gives_its_ad
 
 
 async def test_a_container_that_is_started_again_without_a_delete_keeps_its_address(start_machine, tmp_path):
-    machine = await start_machine(grace=0.1)
+    machine = await start_machine(POOLS, grace=0.1)
     netns = tmp_path / "netns"
     netns.touch()
     before = await machine.add("c1", netns="/run/netns/before-the-reboot")
