@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -89,7 +90,7 @@ class BuildShim(Command):
                 raise SystemExit(message)
             print(f"warning: {message}", file=sys.stderr)
             return
-        subprocess.run([*compiler.split(), *SHIM_FLAGS, "-o", str(target), str(ROOT / SHIM_SOURCE)], check=True)
+        subprocess.run([*shlex.split(compiler), *SHIM_FLAGS, "-o", str(target), str(ROOT / SHIM_SOURCE)], check=True)
 
     def get_outputs(self) -> list[str]:
         return [str(Path(self.build_lib) / SHIM_IN_PACKAGE)]
