@@ -63,7 +63,6 @@ def core_extensions() -> list[Extension]:
             define_macros=[("Py_LIMITED_API", hex(OLDEST_PYTHON))],
             extra_link_args=["-s"],
             py_limited_api=True,
-            optional=not REQUIRE_NATIVE,
         )
         for typed in sorted(staged.glob("*.pxd"))
     ]
@@ -106,11 +105,14 @@ class Build(build):
 def extensions() -> list[Extension]:
     from Cython.Build import cythonize
 
-    return cythonize(
+    built = cythonize(
         core_extensions(),
         # Annotations are documentation here; C types come from the .pxd files alone.
         compiler_directives={"language_level": 3, "annotation_typing": False},
     )
+    for extension in built:
+        extension.optional = not REQUIRE_NATIVE  # which cythonize does not take over from what it is given
+    return built
 
 
 setup(
