@@ -65,7 +65,7 @@ setup:
 	@tests/bootstrap
 
 lock: setup            ## new versions of everything in requirements/
-	for name in build node pip dev conventions core-2.18 core-2.19; do \
+	for name in build cross node pip dev conventions core-2.18 core-2.19; do \
 	    uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header \
 	        requirements/$$name.in --output-file requirements/$$name.txt; \
 	done

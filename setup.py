@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,6 @@ def core_extensions() -> list[Extension]:
             define_macros=[("Py_LIMITED_API", hex(OLDEST_PYTHON))],
             extra_link_args=["-s"],
             py_limited_api=True,
-            optional=not REQUIRE_NATIVE,
         )
         for typed in sorted(staged.glob("*.pxd"))
     ]
@@ -89,7 +89,7 @@ class BuildShim(Command):
                 raise SystemExit(message)
             print(f"warning: {message}", file=sys.stderr)
             return
-        subprocess.run([*compiler.split(), *SHIM_FLAGS, "-o", str(target), str(ROOT / SHIM_SOURCE)], check=True)
+        subprocess.run([*shlex.split(compiler), *SHIM_FLAGS, "-o", str(target), str(ROOT / SHIM_SOURCE)], check=True)
 
     def get_outputs(self) -> list[str]:
         return [str(Path(self.build_lib) / SHIM_IN_PACKAGE)]
@@ -105,11 +105,14 @@ class Build(build):
 def extensions() -> list[Extension]:
     from Cython.Build import cythonize
 
-    return cythonize(
+    built = cythonize(
         core_extensions(),
         # Annotations are documentation here; C types come from the .pxd files alone.
         compiler_directives={"language_level": 3, "annotation_typing": False},
     )
+    for extension in built:
+        extension.optional = not REQUIRE_NATIVE  # which cythonize does not take over from what it is given
+    return built
 
 
 setup(

@@ -10,10 +10,13 @@ from __future__ import annotations
 import calendar
 import email.utils
 import glob
+import http.client
 import json
 import os
 import shutil
+import socket
 import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -39,7 +42,7 @@ RUNTIMES = MappingProxyType(
     }
 )
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
-CRIO_CONFIG = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*")
+CRIO_CONFIG = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/**")
 _CONTAINERD_PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")  # versions 2 and 3 of the file
 _SHOWN = 5
 
@@ -83,56 +86,111 @@ def executables(folder, names):
 
 
 def runtime_folders(sockets=RUNTIMES, containerd=CONTAINERD_CONFIG, crio=CRIO_CONFIG):
-    """{runtime in use: (folder of configurations, folders of executables)}. ValueError when a file is not TOML."""
-    read = {"containerd": lambda: _containerd(containerd), "CRI-O": lambda: _crio(crio)}
-    return {name: read[name]() for name, path in sockets.items() if os.path.exists(path)}
+    """{runtime in use: (folder of configurations, folders of executables, name of its only network or '')}.
+
+    As the runtime itself tells it, else as its files have it. ValueError when one of these is not TOML.
+    """
+    read = {"containerd": lambda _path: _containerd(containerd), "CRI-O": lambda path: _crio(path, crio)}
+    return {name: read[name](path) for name, path in sockets.items() if os.path.exists(path)}
 
 
 def _containerd(path):
+    """Its versions merge imports differently, so it is asked first: until 1.7 a section replaces the former one."""
+    dumped = _dumped_by_containerd(path)
     merged = {}
-    for each in _with_imports(path):
+    for each in [dumped] if dumped else _with_imports(path):
         for name in _CONTAINERD_PLUGINS:
             merged.update(((each.get("plugins") or {}).get(name) or {}).get("cni") or {})
     folders = merged.get("bin_dirs") or [merged.get("bin_dir") or "/opt/cni/bin"]
-    return merged.get("conf_dir") or "/etc/cni/net.d", folders
+    return merged.get("conf_dir") or "/etc/cni/net.d", folders, ""
+
+
+def _dumped_by_containerd(path):
+    import tomllib  # from Python 3.11 on; without it `runtime` is not asked
+
+    command = ["containerd", "--config", path, "config", "dump"]
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TIMEOUT, check=True)
+        return tomllib.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def _with_imports(path):
-    main = _toml(path)
-    yield main
-    for pattern in main.get("imports") or ():
-        for each in sorted(glob.glob(os.path.join(os.path.dirname(path), pattern))):
-            yield _toml(each)
+    pending, read = [path], set()
+    while pending:
+        each = pending.pop(0)
+        if each in read:
+            continue
+        read.add(each)
+        content = _toml(each)
+        yield content
+        for pattern in content.get("imports") or ():
+            pending += sorted(glob.glob(os.path.join(os.path.dirname(each), pattern)))
 
 
-def _crio(patterns):
+def _crio(path, patterns):
+    """Source: crio.conf(5), crio.conf.d(5). `plugin_dir` is the former name of an entry of `plugin_dirs`."""
     merged = {}
+    for each in _running_crio(path) or _crio_files(patterns):
+        merged.update((each.get("crio") or {}).get("network") or {})
+    folders = merged.get("plugin_dirs") or ["/opt/cni/bin"]
+    if merged.get("plugin_dir"):
+        folders = [*folders, merged["plugin_dir"]]
+    return merged.get("network_dir") or "/etc/cni/net.d", folders, merged.get("cni_default_network") or ""
+
+
+def _running_crio(path):
+    """What CRI-O runs with, its command line's options included, as `crio status config` gets it; [] for no answer."""
+    import tomllib
+
+    connection = _LocalConnection("localhost", timeout=TIMEOUT)
+    connection.path = path
+    try:
+        connection.request("GET", "/config")
+        answer = connection.getresponse()
+        return [tomllib.loads(answer.read().decode())] if answer.status == http.client.OK else []
+    except (OSError, http.client.HTTPException, ValueError):
+        return []
+    finally:
+        connection.close()
+
+
+class _LocalConnection(http.client.HTTPConnection):
+    """HTTP on the Unix socket at `path`."""
+
+    path = None
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def _crio_files(patterns):
     for pattern in patterns:
-        for each in sorted(glob.glob(pattern)):
-            merged.update((_toml(each).get("crio") or {}).get("network") or {})
-    folders = merged.get("plugin_dirs") or [merged.get("plugin_dir") or "/opt/cni/bin"]
-    return merged.get("network_dir") or "/etc/cni/net.d", folders
+        yield from (_toml(each) for each in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(each))
 
 
 def _toml(path):
-    import tomllib  # from Python 3.11 on; without it `runtime` is not asked
+    import tomllib
 
     if not os.path.exists(path):
         return {}
     with open(path, "rb") as file:
         try:
             return tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:
             raise ValueError(f"{path} is not TOML: {error}") from error
 
 
-def runtime(folders, net_dir, bin_dir):
-    """Whether the runtimes in use look where the role is told to put things."""
+def runtime(folders, net_dir, bin_dir, network):
+    """Whether the runtimes in use look where the role is told to put things, and for the network of this name."""
     if not folders:
         yield finding(
             ERROR, "runtime", f"no container runtime listens: neither on {' nor on '.join(RUNTIMES.values())}"
         )
-    for name, (configurations, binaries) in folders.items():
+    for name, (configurations, binaries, only) in folders.items():
         if _differ(configurations, net_dir):
             message = f"{name} reads CNI configurations in {configurations}, not in {net_dir}: set cni_ipam_net_dir"
             yield finding(ERROR, "runtime", message)
@@ -141,6 +199,9 @@ def runtime(folders, net_dir, bin_dir):
                 f"{name} looks for CNI executables in {', '.join(binaries)}, not in {bin_dir}: set cni_ipam_bin_dir"
             )
             yield finding(ERROR, "runtime", message)
+        if only not in ("", network):
+            hint = "empty cni_default_network in its configuration, or set cni_ipam_network_name"
+            yield finding(ERROR, "runtime", f"{name} takes no network but {only}, and {network} is not it: {hint}")
 
 
 def _differ(one, other):

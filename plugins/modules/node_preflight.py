@@ -11,8 +11,10 @@ short_description: Find what stands in the way of the node plugin on a node
 description:
   - Looks at the machine that it runs on, a Kubernetes node, and reports at once all that the role
     P(podnet.ipam.cni_ipam#role) would stumble over.
-  - Looks at Python, systemd, disk space, the container runtime's CNI folders as its own configuration has them, the CNI
-    executables, the CNI configuration in force and the pods that run with it, the API server and the clock.
+  - Looks at Python, systemd, disk space, the container runtime's CNI folders, the CNI executables, the CNI
+    configuration in force and the pods that run with it, the API server and the clock.
+  - Of the folders, C(containerd config dump) and CRI-O on its socket are asked; where they do not answer, the runtime's
+    files are read.
 author: The podnet.ipam contributors (@podnet)
 attributes:
   check_mode:
@@ -139,7 +141,7 @@ def runtime(params):
     except ValueError as error:
         yield _preflight.finding(_preflight.ERROR, "runtime", str(error))
         return
-    yield from _preflight.runtime(folders, params["net_dir"], params["bin_dir"])
+    yield from _preflight.runtime(folders, params["net_dir"], params["bin_dir"], params["network"])
 
 
 def network(params):

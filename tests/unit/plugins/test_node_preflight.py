@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import ssl
 import subprocess
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -26,47 +28,157 @@ def conflist(ipam, network="k8s-pod-network"):
     return {"name": network, "plugins": [{"type": "main", "ipam": {"type": ipam}}, {"type": "portmap"}]}
 
 
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """The only folder of programs."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+# What `containerd config dump` of containerd 1.6 says of a file that names two other folders, and imports one that names
+# a registry.
+DUMPED = """\
+disabled_plugins = []
+imports = ["/etc/containerd/config.toml", "/etc/containerd/conf.d/registry.toml"]
+version = 2
+
+[plugins]
+
+  [plugins."io.containerd.grpc.v1.cri"]
+    sandbox_image = "registry.k8s.io/pause:3.6"
+
+    [plugins."io.containerd.grpc.v1.cri".cni]
+      bin_dir = "/opt/cni/bin"
+      conf_dir = "/etc/cni/net.d"
+      conf_template = ""
+      ip_pref = ""
+      max_conf_num = 1
+"""
+
+
+def test_containerd_is_asked_as_its_version_decides_what_an_import_replaces(tmp_path, programs):
+    (tmp_path / "dumped").write_text(DUMPED)
+    containerd = programs / "containerd"
+    containerd.write_text(f"#!/bin/sh\n[ \"$3 $4\" = 'config dump' ] && /bin/cat {tmp_path}/dumped\n")
+    containerd.chmod(0o755)
+    config = tmp_path / "config.toml"
+    config.write_text('[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/srv/bin"\nconf_dir = "/srv/net.d"\n')
+    sockets = {"containerd": str(tmp_path)}
+    asked = _preflight.runtime_folders(sockets, str(config))
+    assert asked == {"containerd": ("/etc/cni/net.d", ["/opt/cni/bin"], "")}
+    (tmp_path / "dumped").unlink()
+    read = _preflight.runtime_folders(sockets, str(config))
+    assert read == {"containerd": ("/srv/net.d", ["/srv/bin"], "")}
+
+
+@pytest.mark.usefixtures("programs")
 def test_the_runtimes_folders_are_read_from_containerds_configuration_and_what_it_imports(tmp_path):
-    (tmp_path / "more.toml").write_text('[plugins."io.containerd.grpc.v1.cri".cni]\nconf_dir = "/srv/net.d"\n')
+    (tmp_path / "more.toml").write_text(
+        'imports = ["config.toml", "even/*.toml"]\n[plugins."io.containerd.grpc.v1.cri".cni]\nconf_dir = "/srv/net.d"\n'
+    )
+    (tmp_path / "even").mkdir()
+    (tmp_path / "even/more.toml").write_text('[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/srv/bin"\n')
     (tmp_path / "config.toml").write_text(
         'imports = ["more*.toml"]\n[plugins."io.containerd.grpc.v1.cri".cni]\n'
-        'bin_dir = "/srv/bin"\nconf_dir = "/elsewhere"\n'
+        'bin_dir = "/elsewhere"\nconf_dir = "/elsewhere"\n'
     )
     sockets = {"containerd": str(tmp_path)}
     folders = _preflight.runtime_folders(sockets, str(tmp_path / "config.toml"))
-    assert folders == {"containerd": ("/srv/net.d", ["/srv/bin"])}
+    assert folders == {"containerd": ("/srv/net.d", ["/srv/bin"], "")}
 
 
+@pytest.mark.usefixtures("programs")
 def test_the_folders_of_a_containerd_with_the_third_version_of_its_file_are_found(tmp_path):
     (tmp_path / "config.toml").write_text(
         "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/one', '/two']\n"
     )
     folders = _preflight.runtime_folders({"containerd": str(tmp_path)}, str(tmp_path / "config.toml"))
-    assert folders == {"containerd": ("/etc/cni/net.d", ["/one", "/two"])}
+    assert folders == {"containerd": ("/etc/cni/net.d", ["/one", "/two"], "")}
+
+
+# As packages write it: everything but what was chosen is a comment.
+CRIO_CONF = """\
+[crio]
+# root = "/var/lib/containers/storage"
+[crio.api]
+# listen = "/var/run/crio/crio.sock"
+[crio.runtime]
+conmon_cgroup = "pod"
+# The crio.network table containers settings pertaining to the management of CNI plugins.
+[crio.network]
+# cni_default_network = ""
+network_dir = "/first/"
+plugin_dirs = [
+	"/srv/bin/",
+	"/usr/lib/cni",
+]
+"""
 
 
 def test_cri_o_takes_the_last_file_that_says_something(tmp_path):
-    (tmp_path / "10.conf").write_text('[crio.network]\nnetwork_dir = "/first"\nplugin_dirs = ["/srv/bin"]\n')
-    (tmp_path / "20.conf").write_text('[crio.network]\nnetwork_dir = "/last"\n')
-    folders = _preflight.runtime_folders({"CRI-O": str(tmp_path)}, crio=(str(tmp_path / "*.conf"),))
-    assert folders == {"CRI-O": ("/last", ["/srv/bin"])}
+    (tmp_path / "crio.conf").write_text(CRIO_CONF)
+    (tmp_path / "crio.conf.d/more").mkdir(parents=True)
+    (tmp_path / "crio.conf.d/10-crio.conf").write_text('[crio.network]\nnetwork_dir = "/second"\n')
+    (tmp_path / "crio.conf.d/more/own.conf").write_text('[crio.network]\nnetwork_dir = "/last"\n')
+    files = (str(tmp_path / "crio.conf"), str(tmp_path / "crio.conf.d/**"))
+    folders = _preflight.runtime_folders({"CRI-O": str(tmp_path)}, crio=files)
+    assert folders == {"CRI-O": ("/last", ["/srv/bin/", "/usr/lib/cni"], "")}
 
 
+def test_the_former_option_of_cri_o_adds_a_folder(tmp_path):
+    (tmp_path / "crio.conf").write_text('[crio.network]\nplugin_dir = "/srv/bin"\n')
+    folders = _preflight.runtime_folders({"CRI-O": str(tmp_path)}, crio=(str(tmp_path / "crio.conf"),))
+    assert folders == {"CRI-O": ("/etc/cni/net.d", ["/opt/cni/bin", "/srv/bin"], "")}
+
+
+class Running(BaseHTTPRequestHandler):
+    """CRI-O's interface for `crio status`, as far as it is asked for its configuration."""
+
+    def do_GET(self):
+        known = self.path == "/config"
+        self.send_response_only(200 if known else 404)
+        self.end_headers()
+        self.wfile.write(CRIO_CONF.replace("# cni_default", "cni_default").encode() if known else b"")
+
+    def log_message(self, *_arguments):
+        pass
+
+
+def test_cri_o_that_answers_tells_what_it_runs_with_whatever_its_files_say(tmp_path):
+    (tmp_path / "crio.conf").write_text('[crio.network]\nnetwork_dir = "/changed/since"\n')
+    path = str(tmp_path / "crio.sock")
+    with socketserver.UnixStreamServer(path, Running) as server, serving(server):
+        folders = _preflight.runtime_folders({"CRI-O": path}, crio=(str(tmp_path / "crio.conf"),))
+    assert folders == {"CRI-O": ("/first/", ["/srv/bin/", "/usr/lib/cni"], "")}
+
+
+@pytest.mark.usefixtures("programs")
 def test_a_runtime_without_a_configuration_has_its_defaults_and_one_that_does_not_listen_does_not_count(tmp_path):
     sockets = {"containerd": str(tmp_path), "CRI-O": str(tmp_path / "absent")}
     folders = _preflight.runtime_folders(sockets, str(tmp_path / "absent.toml"))
-    assert folders == {"containerd": ("/etc/cni/net.d", ["/opt/cni/bin"])}
-    assert list(_preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin")) == []
+    assert folders == {"containerd": ("/etc/cni/net.d", ["/opt/cni/bin"], "")}
+    assert list(_preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin", "pods")) == []
 
 
 def test_a_runtime_that_looks_elsewhere_is_an_error_for_each_folder():
-    folders = {"CRI-O": ("/srv/net.d", ["/srv/bin", "/srv/more"])}
-    configurations, binaries = _preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin")
+    folders = {"CRI-O": ("/srv/net.d", ["/srv/bin", "/srv/more"], "")}
+    configurations, binaries = _preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin", "pods")
     assert "in /srv/net.d, not in /etc/cni/net.d" in configurations["message"]
     assert "in /srv/bin, /srv/more, not in /opt/cni/bin" in binaries["message"]
-    assert told(_preflight.runtime({}, "/a", "/b")) == [("error", "runtime")]
+    assert told(_preflight.runtime({}, "/a", "/b", "pods")) == [("error", "runtime")]
 
 
+def test_cri_o_that_takes_only_another_network_is_an_error(tmp_path):
+    (tmp_path / "crio.conf").write_text('[crio.network]\ncni_default_network = "multus-cni-network"\n')
+    folders = _preflight.runtime_folders({"CRI-O": str(tmp_path)}, crio=(str(tmp_path / "crio.conf"),))
+    [error] = _preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin", "pods")
+    assert error["message"].startswith("CRI-O takes no network but multus-cni-network, and pods is not it: ")
+    assert list(_preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin", "multus-cni-network")) == []
+
+
+@pytest.mark.usefixtures("programs")
 def test_a_configuration_that_is_no_toml_is_named(tmp_path):
     (tmp_path / "config.toml").write_text("= no")
     with pytest.raises(ValueError, match=r"config\.toml is not TOML"):
@@ -182,9 +294,18 @@ def server(tmp_path):
     context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"https://127.0.0.1:{server.server_port}"
+        with serving(server):
+            yield f"https://127.0.0.1:{server.server_port}"
+
+
+@contextmanager
+def serving(server):
+    """Have a server answer."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
         server.shutdown()
         thread.join()
 

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the nodes are installed from: wheels that are given, and wheels that are built for another architecture."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from cluster.paths import cache_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+WHEELHOUSE = ROOT / "roles/cni_ipam/files/wheelhouse.py"
+VERSION = re.search(r"^version: (\S+)$", (ROOT / "galaxy.yml").read_text(), re.MULTILINE)[1]
+SHIM = "podnet_ipam/agent/bin/podnet-ipam"
+EXTENSION = "podnet_ipam/_core/bitmap.abi3.so"
+AARCH64 = 183  # EM_AARCH64
+
+
+def run(cache, *arguments):
+    command = [sys.executable, WHEELHOUSE, "--collection", ROOT, "--cache", cache, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def look(tmp_path):
+    """What is found on given wheels, for nodes of some platforms; in the second place, the archives' versions."""
+
+    def look(wheels, *platforms):
+        done = run(tmp_path / "cache", *(f"--wheel={wheel}" for wheel in wheels), "--check", *platforms)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        versions = {platform: archive["version"] for platform, archive in told["archives"].items()}
+        return [(each["severity"], each["message"]) for each in told["findings"]], versions
+
+    return look
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    """Make a file that is to an installer the plugin's wheel."""
+
+    def make(tag, version=VERSION, held=(SHIM, EXTENSION)):
+        file = tmp_path / f"podnet_ipam-{version}-{tag}.whl"
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in held:
+                archive.writestr(name, tag)
+        return file
+
+    return make
+
+
+def test_one_wheel_for_each_architecture_of_the_nodes_serves_all_of_them(look, wheel):
+    given = [wheel("cp311-abi3-linux_x86_64"), wheel("cp311-abi3-manylinux_2_17_aarch64")]
+    findings, versions = look(given, "3.11-x86_64", "3.13-x86_64", "3.12-aarch64")
+    assert findings == []
+    assert len(set(versions.values())) == 3
+
+
+def test_a_wheel_of_the_wrong_architecture_is_refused_with_its_tag_and_the_nodes_machine(look, wheel):
+    given = wheel("cp311-abi3-linux_x86_64")
+    [(severity, message)], versions = look([given], "3.11-x86_64", "3.12-aarch64")
+    assert severity == "error" and versions == {}
+    assert message == f"no wheel fits Python 3.12 on aarch64: {given} has the tag cp311-abi3-linux_x86_64"
+
+
+@pytest.mark.parametrize("tag", ("cp312-abi3-linux_x86_64", "cp312-cp312-linux_x86_64", "cp310-cp310-linux_x86_64"))
+def test_a_wheel_for_another_python_is_refused(look, wheel, tag):
+    [(severity, message)], _versions = look([wheel(tag)], "3.11-x86_64")
+    assert severity == "error" and "no wheel fits Python 3.11 on x86_64" in message and tag in message
+
+
+def test_a_wheel_of_another_version_is_refused(look, wheel):
+    given = wheel("cp311-abi3-linux_x86_64", version="99.1")
+    message = f"{given} is podnet-ipam 99.1; this collection needs podnet-ipam {VERSION}"
+    assert look([given], "3.11-x86_64") == ([("error", message)], {})
+
+
+def test_a_wheel_without_the_cni_executable_is_refused(look, wheel):
+    [(severity, message)], _versions = look([wheel("cp311-abi3-linux_x86_64", held=[EXTENSION])], "3.11-x86_64")
+    assert severity == "error" and f"holds no CNI executable ({SHIM})" in message
+
+
+def test_a_wheel_without_compiled_allocator_is_taken_and_its_cost_told(look, wheel):
+    [(severity, message)], versions = look([wheel("cp311-abi3-linux_x86_64", held=[SHIM])], "3.11-x86_64")
+    assert severity == "warning" and "holds no compiled allocator" in message and "2 to 6 us" in message
+    assert versions
+
+
+def test_what_is_no_wheel_is_refused_with_its_name(look, tmp_path):
+    misnamed, broken = tmp_path / "podnet.zip", tmp_path / f"podnet_ipam-{VERSION}-cp311-abi3-linux_x86_64.whl"
+    broken.write_text("no archive")
+    absent = tmp_path / f"podnet_ipam-{VERSION}-cp311-abi3-linux_riscv64.whl"
+    findings, _versions = look([misnamed, broken, absent], "3.11-x86_64")
+    assert [severity for severity, _message in findings] == ["error"] * 3
+    for file, (_severity, message) in zip((misnamed, broken, absent), findings, strict=True):
+        assert message.startswith(f"{file} cannot be read as a wheel: ")
+
+
+def test_another_content_of_the_given_wheel_is_another_version_on_the_nodes(look, wheel):
+    given = wheel("cp311-abi3-linux_x86_64")
+    _findings, before = look([given], "3.11-x86_64")
+    wheel("cp311-abi3-linux_x86_64", held=(SHIM, EXTENSION, "more"))
+    _findings, after = look([given], "3.11-x86_64")
+    assert before.keys() == after.keys() and before != after
+
+
+def test_nothing_is_made_of_wheels_that_are_refused(tmp_path, wheel):
+    cache = tmp_path / "cache"
+    done = run(cache, f"--wheel={wheel('cp311-abi3-linux_x86_64')}", "3.11-aarch64")
+    assert done.returncode != 0 and done.stderr.startswith("no wheel fits Python 3.11 on aarch64")
+    assert not cache.exists()
+
+
+@pytest.fixture(scope="module")
+def for_aarch64():
+    """The content of the wheel that was built for another architecture, {name: bytes}, and the names beside it."""
+    # The tools and the C libraries are kept: they are half a gigabyte, and compiled in minutes.
+    cache = cache_folder("cross-wheelhouse")
+    for built in cache.glob("wheel-*"):
+        shutil.rmtree(built)
+    for archive in cache.glob("*.tar"):
+        archive.unlink()
+    done = run(cache, "3.11-aarch64")
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(json.loads(done.stdout)["archives"]["3.11-aarch64"]["path"]) as archive:
+        names = archive.getnames()
+        [ours] = [name for name in names if name.startswith("podnet_ipam-")]
+        with zipfile.ZipFile(archive.extractfile(ours)) as wheel:
+            return {name: wheel.read(name) for name in wheel.namelist()}, names
+
+
+@pytest.mark.slow
+def test_nodes_of_another_architecture_get_what_is_compiled_for_them(for_aarch64):
+    wheel, names = for_aarch64
+    assert f"podnet_ipam-{VERSION}-cp311-abi3-linux_aarch64.whl" in names
+    assert [name for name in names if name.startswith("msgspec-") and name.endswith("_aarch64.whl")]
+    extensions = {name for name in wheel if name.endswith(".abi3.so")}
+    assert extensions == {f"podnet_ipam/_core/{name}.abi3.so" for name in ("bitmap", "block")}
+    assert {elf_machine(wheel[name]) for name in (SHIM, *extensions)} == {AARCH64}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs Debian's qemu-user")
+def test_the_cni_executable_for_another_architecture_answers_without_libraries_of_that_architecture(
+    for_aarch64, tmp_path
+):
+    wheel, _names = for_aarch64
+    shim = tmp_path / "podnet-ipam"
+    shim.write_bytes(wheel[SHIM])
+    shim.chmod(0o755)
+    answer = subprocess.run(
+        ["qemu-aarch64", shim], env={"CNI_COMMAND": "VERSION", "PATH": os.defpath}, capture_output=True, check=True
+    )
+    assert "1.0.0" in json.loads(answer.stdout)["supportedVersions"]
+
+
+@pytest.mark.slow
+def test_a_dependency_that_has_no_wheel_for_the_nodes_machine_is_named(tmp_path):
+    done = run(tmp_path, "3.11-armv7l")
+    assert done.returncode != 0
+    assert re.match(r"msgspec==\S+ has no wheel for Python 3\.11 on armv7l, without which nodes", done.stderr)
+
+
+def elf_machine(program: bytes) -> int:
+    """`e_machine` of a little-endian ELF file."""
+    assert program.startswith(b"\x7fELF")
+    return int.from_bytes(program[18:20], "little")
