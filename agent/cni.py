@@ -49,6 +49,7 @@ from .errors import (
 )
 from .host_lock import LOCK_FILE, HostLock
 from .ipam import Ipam, Outcome
+from .network_config import POD_ANNOTATIONS, check_types
 from .protocol import Answer, Request
 from .ranges import asked_ranges, configured_ranges
 from .record import Record
@@ -59,7 +60,8 @@ VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 _VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _WITHOUT_CONTAINER = ("GC", "STATUS")
-_POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+# A DEL needs no more than its key, and is not to fail.
+_NEEDS_CONFIGURATION = ("ADD", "CHECK")
 _POD_ARGUMENTS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -215,7 +217,10 @@ class CniServer:
     def _check(self, call: Call) -> bytes:
         """Whether the attachment still holds what the runtime was told (prevResult)."""
         previous = call.config.get("prevResult") or {}
-        told = {str(ipaddress.ip_interface(entry["address"]).ip) for entry in previous.get("ips") or ()}
+        try:
+            told = {str(ipaddress.ip_interface(entry["address"]).ip) for entry in previous.get("ips") or ()}
+        except ValueError as error:
+            raise CniError(INVALID_CONFIGURATION, f"prevResult.ips: {error}") from None
         missing = told - {address.address for address in self._ipam.holding(call.handle, call.interface)}
         if missing:
             raise CniError(NOT_ASSIGNED, f"handle {call.handle} does not hold {', '.join(sorted(missing))}")
@@ -246,7 +251,7 @@ class CniServer:
 
     async def _subject(self, call: Call) -> Subject:
         namespace, name = call.pod
-        annotations = (call.config.get("runtimeConfig") or {}).get(_POD_ANNOTATIONS)
+        annotations = (call.config.get("runtimeConfig") or {}).get(POD_ANNOTATIONS)
         if is_calico(call.config):
             annotations = {}
         elif annotations is None:
@@ -278,7 +283,7 @@ def decode(request: Request) -> Call:
     """Decode a request. CniError with the code that the specification gives to each defect."""
     try:
         config = json.loads(request.stdin)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CniError(UNDECODABLE, f"the network configuration is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise CniError(UNDECODABLE, "the network configuration is not a JSON object")
@@ -300,6 +305,8 @@ def decode(request: Request) -> Call:
         return Call(version, network, "", config, {})
     if not _IDENTIFIER.fullmatch(container):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_CONTAINERID is {container!r}, which is no container id")
+    if command in _NEEDS_CONFIGURATION:
+        check_types(config)
     arguments = _arguments(request.variables.get("CNI_ARGS", ""))
     netns, interface = (request.variables.get(key, "") for key in ("CNI_NETNS", "CNI_IFNAME"))
     return Call(version, network, container, config, arguments, netns, interface)

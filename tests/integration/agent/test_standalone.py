@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import pytest
+from support.machine import Machine
 from support.plane import AGENT, allocated, settled, stored
 
 POOLS = """
