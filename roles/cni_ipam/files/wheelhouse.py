@@ -196,8 +196,11 @@ class Builder:
         Python's headers are the controller's: with the limited API they differ between machines in nothing but
         pyconfig.h, which they look for beside themselves.
         """
+        present = Path(sysconfig.get_path("include"))
+        if not (present / "Python.h").exists():
+            raise SystemExit(f"{present} has no Python.h: install that of {sys.executable}, such as python3-dev")
         headers = staged / "include"
-        shutil.copytree(sysconfig.get_path("include"), headers)
+        shutil.copytree(present, headers)
         shutil.copy(staged / PYCONFIG, headers / "pyconfig.h")
         zig = f"{shlex.quote(str(tools / 'bin/python'))} -m ziglang cc -target {ZIG_NAMES.get(machine, machine)}-linux"
         return {

@@ -37,7 +37,7 @@ def programs(tmp_path, monkeypatch):
     return folder
 
 
-# What `containerd config dump` of containerd 1.6 says of a file that names two other folders, and imports one that names
+# What `containerd config dump` of containerd 1.6 says of a file that names two other folders and imports one that names
 # a registry.
 DUMPED = """\
 disabled_plugins = []
