@@ -23,8 +23,8 @@ CLIENTS = 4
 CONTAINERS_OF_EACH = 40
 WARM_UP_REQUESTS, WARM_UP_SECONDS = 20_000, 5.0
 SECONDS = 10.0
-# Caches and arenas take about 10 MB to fill, which a slow machine does not get done while it warms up. A leak of 1 KiB a
-# request would be 100 MB in 100,000.
+# Caches and arenas take about 10 MB to fill, which a slow machine does not get done while it warms up. A leak of 1 KiB
+# a request would be 100 MB in 100,000.
 MOST_GROWTH_BYTES = 16 << 20
 
 
