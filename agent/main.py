@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +33,6 @@ from .local import LocalDatastore
 from .loop import Busy, MeasuredLoop
 from .protocol import Answer, Listener, Request
 from .record import Record
-from .routes import keep_routes
 from .running import running
 from .spares import Spares
 from .spool import Spool
@@ -131,8 +131,6 @@ class Agent:
                 tasks.create_task(reflector.run())
             for reflector in cluster.reflectors:
                 await reflector.synced.wait()
-            if self._config.routes:
-                tasks.create_task(keep_routes(cluster, node))
             self._ipam = Ipam(cluster, node, self._store, self._config.cooldown, self._config.routes)
             attachments = list(running(self._config.results))
             await self._retry(lambda: self._ipam.start(attachments, self._config.network))
@@ -140,6 +138,8 @@ class Agent:
             self._server = CniServer(self._ipam, cluster, node, collector)
             self.insight.ready(self._ipam, cluster, self._server)
             self._ready.set()
+            if self._config.routes:
+                tasks.create_task(_keep_routes(cluster, node))
             tasks.create_task(self._work_off_spool())
             tasks.create_task(collector.run())
             tasks.create_task(self._ipam.blocks.run(self._config.keep_blocks))
@@ -189,6 +189,12 @@ def _refuse(record: Record, why: str) -> Answer:
     error = CniError(TRY_AGAIN_LATER, why)
     record.fail(error)
     return error_answer(error)
+
+
+async def _keep_routes(cluster: Cluster, node: str) -> None:
+    # The library behind it takes a tenth of a second to load, for which no pod should wait.
+    routes = await asyncio.to_thread(import_module, ".routes", __package__)
+    await routes.keep_routes(cluster, node)
 
 
 async def serve(config: AgentConfig, busy: Busy) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print figures: the allocator, the plugin and the modules beside their peers, claims, an audit. Medians of one run.
+"""Print figures: the allocator, the plugin and the modules beside their peers, the agent, claims, an audit.
 
 tests/bench [--figures FILE] [PART ...]
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import allocator, audit, claims, modules, plugin
+from bench import agent, allocator, audit, claims, modules, plugin
 
-PARTS = {part.__name__.rpartition(".")[2]: part for part in (allocator, plugin, claims, modules, audit)}
+PARTS = {part.__name__.rpartition(".")[2]: part for part in (allocator, plugin, agent, claims, modules, audit)}
 
 
 def main() -> None:

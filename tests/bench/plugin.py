@@ -47,11 +47,11 @@ def report() -> dict:
 
 
 async def _report(folder: Path, plane: ControlPlane) -> dict:
-    spawn = _compile(folder, "spawn", Path(__file__).with_name("spawn.c").read_text(), ["gcc", "-O2"])
+    spawn = compile_spawn(folder)
     nothing = "int main(void) { return 0; }"
     floors = {
-        "does nothing, musl static": _compile(folder, "musl", nothing, ["musl-gcc", "-O2", "-static"]),
-        "does nothing, glibc static": _compile(folder, "glibc", nothing, ["gcc", "-O2", "-static"]),
+        "does nothing, musl static": compile_program(folder, "musl", nothing, ["musl-gcc", "-O2", "-static"]),
+        "does nothing, glibc static": compile_program(folder, "glibc", nothing, ["gcc", "-O2", "-static"]),
     }
     async with client_of(plane, folder) as client:
         await install_definitions(client)
@@ -64,10 +64,10 @@ async def _report(folder: Path, plane: ControlPlane) -> dict:
     peer = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "host-local"}}
     peer["ipam"] |= {"ranges": [[{"subnet": "10.1.0.0/16"}]], "dataDir": str(folder / "host-local")}
 
-    def runner(program: Path, config: dict) -> _Runner:
+    def runner(program: Path, config: dict) -> Runner:
         path = folder / f"{program.name}.json"
         path.write_text(json.dumps(config))
-        return _Runner(spawn, program, path, environment)
+        return Runner(spawn, program, path, environment)
 
     programs = {name: _measure(runner(program, {})) for name, program in floors.items()}
     host_local = runner(binaries.find(PEER), peer)
@@ -110,7 +110,7 @@ def _rate(program: dict) -> float:
     return dict(map(tuple, program["rates"]))[TABLE_PARALLEL]
 
 
-class _Runner:
+class Runner:
     """Runs a program for containers that it never had before, as a runtime does."""
 
     def __init__(self, spawn: Path, program: Path, config: Path, environment: dict):
@@ -134,7 +134,7 @@ class _Runner:
         return [int(line) for line in done.stdout.split()]
 
 
-def _measure(runner: _Runner) -> dict:
+def _measure(runner: Runner) -> dict:
     """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again."""
     first, _warm = runner.add(5)
     runner.delete(first, 5)
@@ -149,7 +149,7 @@ def _measure(runner: _Runner) -> dict:
     return {"add": _median_ms(adds), "del": _median_ms(deletions), "rates": rates}
 
 
-def _held(runner: _Runner) -> list[tuple[int, float]]:
+def _held(runner: Runner) -> list[tuple[int, float]]:
     """(addresses held, ms of a serial ADD), medians; everything is released again."""
     held, curve = [], []
     for count in HELD:
@@ -164,7 +164,7 @@ def _held(runner: _Runner) -> list[tuple[int, float]]:
     return curve
 
 
-def _written_burst(plane: ControlPlane, runner: _Runner) -> dict:
+def _written_burst(plane: ControlPlane, runner: Runner) -> dict:
     """How long a burst takes that is written through, and how many writes it costs the API server."""
     first, _claims_the_block = runner.add(1)
     runner.delete(first, 1)
@@ -181,7 +181,13 @@ def _median_ms(times: list[int]) -> float:
     return round(statistics.median(times) / 1e6, 3)
 
 
-def _compile(folder: Path, name: str, source: str, compiler: list[str]) -> Path:
+def compile_spawn(folder: Path) -> Path:
+    """The loop that starts programs, as a runtime does."""
+    return compile_program(folder, "spawn", Path(__file__).with_name("spawn.c").read_text(), ["gcc", "-O2"])
+
+
+def compile_program(folder: Path, name: str, source: str, compiler: list[str]) -> Path:
+    """Compile a C source with this compiler and its flags, in `folder`, and return the program."""
     path = folder / name
     path.with_suffix(".c").write_text(source)
     subprocess.run([*compiler, "-o", path, path.with_suffix(".c")], check=True)

@@ -223,6 +223,12 @@ class AgentNode:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize()
 
+    @property
+    def cpu_seconds(self) -> float:
+        """For how long the process has kept a core busy."""
+        ticks = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
     async def logged(self, text: str) -> str:
         """The log, once it contains a text: what became of a request is written after its answer."""
         async with asyncio.timeout(READY_SECONDS):

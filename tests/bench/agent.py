@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One agent in a large cluster: its memory, what it costs when nothing happens, its latency in a churn, its start.
+
+The cluster has 100 pools and 5,000 namespaces. In the churn 250 pods are there, and again and again some of them are
+replaced, as fast as the executable can be called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
+
+from cluster.apiserver import ControlPlane
+from podnet_ipam._kube.calico import V1
+from podnet_ipam.agent.api import Client
+from support.plane import SHIM, AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
+
+from bench.plugin import SETTLE_SECONDS, Runner, compile_spawn
+
+POOLS, NAMESPACES, PODS = 100, 5_000, 250
+ROUNDS, REPLACED, PARALLEL = 40, 25, 8
+IDLE_SECONDS = 20
+RECORDS = (500, 10_000)
+METRICS = "127.0.0.1:19764"
+BUSY = re.compile(r'^podnet_ipam_loop_busy_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
+LONG = "0.005"  # seconds for which the loop is not to be busy, one of agent/loop.py's bounds
+
+
+def report() -> dict:
+    """Print the figures and return them."""
+    with tempfile.TemporaryDirectory(prefix="podnet-bench-") as folder, ControlPlane() as plane:
+        figures = asyncio.run(_report(Path(folder), plane))
+    churn, start = figures["churn"], figures["start"]
+    print(f"Agent, with {POOLS} pools, {NAMESPACES:,} namespaces and {PODS} pods")
+    print(f"  resident {figures['resident']:.0f} MB; {figures['idle']:.2f} % of a core when nothing happens")
+    print(
+        f"  churn of {churn['adds']} pods, {PARALLEL} at once: ADD {churn['p50']:.2f} ms, p99 {churn['p99']:.2f} ms,"
+        f" {churn['p99'] / churn['p50']:.1f} times as long; the loop was busy for more than {float(LONG) * 1e3:.0f} ms"
+        f" {churn['long']} times in {churn['turns']:,}"
+    )
+    for records, milliseconds in start:
+        print(f"  ready {milliseconds:.0f} ms after its start with {records:,} records")
+    print()
+    return figures
+
+
+async def _report(folder: Path, plane: ControlPlane) -> dict:
+    async with client_of(plane, folder) as client:
+        await install_definitions(client)
+        await _populate(client)
+    node = AgentNode("bench", folder, json_kubeconfig(plane, folder / "agent.json"), metrics=METRICS)
+    await node.start()
+    runner = _runner(folder, node)
+    held, _times = runner.add(PODS, PARALLEL)
+    await asyncio.sleep(SETTLE_SECONDS)
+    figures = {"resident": node.resident_bytes / 1e6, "idle": _idle(node), "churn": _churn(runner, held)}
+    figures["start"], recorded = [], PODS
+    for records in RECORDS:
+        runner.add(records - recorded, 64)
+        recorded = records
+        await asyncio.sleep(records / 250)  # until the API server knows them all
+        figures["start"].append((records, await _start(node)))
+    node.stop()
+    return figures
+
+
+async def _populate(client: Client) -> None:
+    for number in range(POOLS):
+        await create_pool(client, f"other-{number}", f"10.1.{number}.0/24", nodeSelector="rack == 'none'")
+    # Blocks so large that the limit of blocks per node does not matter.
+    await create_pool(client, "bench", "10.0.0.0/16", blockSize=20)
+    spec = {"strictAffinity": True, "autoAllocateBlocks": True}
+    await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
+    names = (f"tenant-{number}" for number in range(NAMESPACES))
+    await _at_once(client.create("/api/v1/namespaces", {"metadata": {"name": name}}) for name in names)
+
+
+async def _at_once(requests: Iterable[Awaitable]) -> None:
+    turn = asyncio.Semaphore(32)
+
+    async def take_turn(request: Awaitable) -> None:
+        async with turn:
+            await request
+
+    await asyncio.gather(*map(take_turn, requests))
+
+
+def _runner(folder: Path, node: AgentNode) -> Runner:
+    config = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "podnet-ipam"}}
+    config["runtimeConfig"] = {"io.kubernetes.cri.pod-annotations": {}}
+    path = folder / "bench.json"
+    path.write_text(json.dumps(config))
+    return Runner(compile_spawn(folder), SHIM, path, {**os.environ, "PODNET_IPAM_SOCKET": str(node.socket)})
+
+
+def _idle(node: AgentNode) -> float:
+    """Percent of a core."""
+    before = node.cpu_seconds
+    time.sleep(IDLE_SECONDS)
+    return (node.cpu_seconds - before) / IDLE_SECONDS * 100
+
+
+def _churn(runner: Runner, held: int) -> dict:
+    """Times in ms, and how long the agent's loop was busy meanwhile."""
+    times: list[int] = []
+    before = _stretches()
+    for number in range(ROUNDS):
+        runner.delete(held + number * REPLACED, REPLACED, PARALLEL)
+        times += runner.add(REPLACED, PARALLEL)[1]
+    turns, long = (after - earlier for after, earlier in zip(_stretches(), before, strict=True))
+    cuts = statistics.quantiles(times, n=100)
+    return {"adds": len(times), "p50": cuts[49] / 1e6, "p99": cuts[98] / 1e6, "turns": turns, "long": long}
+
+
+def _stretches() -> tuple[int, int]:
+    """How often the loop was busy so far, and how often for longer than LONG."""
+    with urllib.request.urlopen(f"http://{METRICS}/metrics") as answer:
+        within = {bound: int(float(count)) for bound, count in BUSY.findall(answer.read().decode())}
+    return within["+Inf"], within["+Inf"] - within[LONG]
+
+
+async def _start(node: AgentNode) -> float:
+    """Milliseconds from the start of the process until it answers, the median of three."""
+    times = []
+    for _time in range(3):
+        node.stop()
+        started = time.perf_counter()
+        await node.start()
+        times.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times)
