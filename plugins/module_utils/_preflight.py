@@ -16,7 +16,6 @@ import os
 import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import time
 import urllib.error
@@ -85,18 +84,19 @@ def executables(folder, names):
         yield finding(ERROR, "executables", message)
 
 
-def runtime_folders(sockets=RUNTIMES, containerd=CONTAINERD_CONFIG, crio=CRIO_CONFIG):
+def runtime_folders(run, sockets=RUNTIMES, containerd=CONTAINERD_CONFIG, crio=CRIO_CONFIG):
     """{runtime in use: (folder of configurations, folders of executables, name of its only network or '')}.
 
-    As the runtime itself tells it, else as its files have it. ValueError when one of these is not TOML.
+    As the runtime itself tells it, else as its files have it. `run(command)` gives (exit status, output, errors), or
+    OSError. ValueError when a file is not TOML.
     """
-    read = {"containerd": lambda _path: _containerd(containerd), "CRI-O": lambda path: _crio(path, crio)}
+    read = {"containerd": lambda _path: _containerd(run, containerd), "CRI-O": lambda path: _crio(path, crio)}
     return {name: read[name](path) for name, path in sockets.items() if os.path.exists(path)}
 
 
-def _containerd(path):
+def _containerd(run, path):
     """Its versions merge imports differently, so it is asked first: until 1.7 a section replaces the former one."""
-    dumped = _dumped_by_containerd(path)
+    dumped = _dumped_by_containerd(run, path)
     merged = {}
     for each in [dumped] if dumped else _with_imports(path):
         for name in _CONTAINERD_PLUGINS:
@@ -105,14 +105,13 @@ def _containerd(path):
     return merged.get("conf_dir") or "/etc/cni/net.d", folders, ""
 
 
-def _dumped_by_containerd(path):
+def _dumped_by_containerd(run, path):
     import tomllib  # from Python 3.11 on; without it `runtime` is not asked
 
-    command = ["containerd", "--config", path, "config", "dump"]
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TIMEOUT, check=True)
-        return tomllib.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+        status, dumped, _errors = run(["containerd", "--config", path, "config", "dump"])
+        return tomllib.loads(dumped) if status == 0 else None
+    except (OSError, ValueError):
         return None
 
 

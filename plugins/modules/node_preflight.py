@@ -112,6 +112,8 @@ findings:
       message: /opt/podnet-ipam has 12 MB free; 150 MB are needed to install a version beside the last
 """
 
+from functools import partial
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.podnet.ipam.plugins.module_utils import _preflight
 
@@ -132,15 +134,16 @@ OPTIONS = {
 }
 
 
-def runtime(params):
+def runtime(module):
     """Findings on the container runtime; none where its configuration cannot be read for want of a newer Python."""
     try:
-        folders = _preflight.runtime_folders()
+        folders = _preflight.runtime_folders(partial(module.run_command, handle_exceptions=False))
     except ImportError:
         return
     except ValueError as error:
         yield _preflight.finding(_preflight.ERROR, "runtime", str(error))
         return
+    params = module.params
     yield from _preflight.runtime(folders, params["net_dir"], params["bin_dir"], params["network"])
 
 
@@ -164,7 +167,7 @@ def main():
         *_preflight.python(),
         *_preflight.systemd(),
         *_preflight.disk(params["install_dir"]),
-        *runtime(params),
+        *runtime(module),
         *_preflight.executables(params["bin_dir"], params["executables"]),
         *network(params),
         *(_preflight.api_server(params["api_server"]) if params["api_server"] else ()),

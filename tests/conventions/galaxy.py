@@ -19,6 +19,7 @@ FILES = (
     "README.md",
     "pyproject.toml",
     "requirements/build.txt",
+    "requirements/cross.txt",
     "requirements/node.txt",
     "requirements/pip.txt",
     "setup.py",

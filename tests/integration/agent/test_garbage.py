@@ -44,7 +44,7 @@ def judge(reply):
     """Success, or an error as the specification has it, and for a reason that the agent knows."""
     if reply.status:
         assert reply.status == 1 and isinstance(reply.body["msg"], str) and reply.body["msg"]
-        assert reply.body["cniVersion"] and type(reply.body["code"]) is int
+        assert reply.body["cniVersion"] and isinstance(reply.body["code"], int)
         assert reply.body["code"] != INTERNAL, reply.body
 
 

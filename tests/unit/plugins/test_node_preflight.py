@@ -24,6 +24,12 @@ def told(findings):
     return [(each["severity"], each["check"]) for each in findings]
 
 
+def run(command):
+    """As a module runs a command."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 def conflist(ipam, network="k8s-pod-network"):
     return {"name": network, "plugins": [{"type": "main", "ipam": {"type": ipam}}, {"type": "portmap"}]}
 
@@ -66,10 +72,10 @@ def test_containerd_is_asked_as_its_version_decides_what_an_import_replaces(tmp_
     config = tmp_path / "config.toml"
     config.write_text('[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/srv/bin"\nconf_dir = "/srv/net.d"\n')
     sockets = {"containerd": str(tmp_path)}
-    asked = _preflight.runtime_folders(sockets, str(config))
+    asked = _preflight.runtime_folders(run, sockets, str(config))
     assert asked == {"containerd": ("/etc/cni/net.d", ["/opt/cni/bin"], "")}
     (tmp_path / "dumped").unlink()
-    read = _preflight.runtime_folders(sockets, str(config))
+    read = _preflight.runtime_folders(run, sockets, str(config))
     assert read == {"containerd": ("/srv/net.d", ["/srv/bin"], "")}
 
 
@@ -85,7 +91,7 @@ def test_the_runtimes_folders_are_read_from_containerds_configuration_and_what_i
         'bin_dir = "/elsewhere"\nconf_dir = "/elsewhere"\n'
     )
     sockets = {"containerd": str(tmp_path)}
-    folders = _preflight.runtime_folders(sockets, str(tmp_path / "config.toml"))
+    folders = _preflight.runtime_folders(run, sockets, str(tmp_path / "config.toml"))
     assert folders == {"containerd": ("/srv/net.d", ["/srv/bin"], "")}
 
 
@@ -94,7 +100,7 @@ def test_the_folders_of_a_containerd_with_the_third_version_of_its_file_are_foun
     (tmp_path / "config.toml").write_text(
         "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/one', '/two']\n"
     )
-    folders = _preflight.runtime_folders({"containerd": str(tmp_path)}, str(tmp_path / "config.toml"))
+    folders = _preflight.runtime_folders(run, {"containerd": str(tmp_path)}, str(tmp_path / "config.toml"))
     assert folders == {"containerd": ("/etc/cni/net.d", ["/one", "/two"], "")}
 
 
@@ -111,8 +117,8 @@ conmon_cgroup = "pod"
 # cni_default_network = ""
 network_dir = "/first/"
 plugin_dirs = [
-	"/srv/bin/",
-	"/usr/lib/cni",
+    "/srv/bin/",
+    "/usr/lib/cni",
 ]
 """
 
@@ -123,13 +129,13 @@ def test_cri_o_takes_the_last_file_that_says_something(tmp_path):
     (tmp_path / "crio.conf.d/10-crio.conf").write_text('[crio.network]\nnetwork_dir = "/second"\n')
     (tmp_path / "crio.conf.d/more/own.conf").write_text('[crio.network]\nnetwork_dir = "/last"\n')
     files = (str(tmp_path / "crio.conf"), str(tmp_path / "crio.conf.d/**"))
-    folders = _preflight.runtime_folders({"CRI-O": str(tmp_path)}, crio=files)
+    folders = _preflight.runtime_folders(run, {"CRI-O": str(tmp_path)}, crio=files)
     assert folders == {"CRI-O": ("/last", ["/srv/bin/", "/usr/lib/cni"], "")}
 
 
 def test_the_former_option_of_cri_o_adds_a_folder(tmp_path):
     (tmp_path / "crio.conf").write_text('[crio.network]\nplugin_dir = "/srv/bin"\n')
-    folders = _preflight.runtime_folders({"CRI-O": str(tmp_path)}, crio=(str(tmp_path / "crio.conf"),))
+    folders = _preflight.runtime_folders(run, {"CRI-O": str(tmp_path)}, crio=(str(tmp_path / "crio.conf"),))
     assert folders == {"CRI-O": ("/etc/cni/net.d", ["/opt/cni/bin", "/srv/bin"], "")}
 
 
@@ -150,14 +156,14 @@ def test_cri_o_that_answers_tells_what_it_runs_with_whatever_its_files_say(tmp_p
     (tmp_path / "crio.conf").write_text('[crio.network]\nnetwork_dir = "/changed/since"\n')
     path = str(tmp_path / "crio.sock")
     with socketserver.UnixStreamServer(path, Running) as server, serving(server):
-        folders = _preflight.runtime_folders({"CRI-O": path}, crio=(str(tmp_path / "crio.conf"),))
+        folders = _preflight.runtime_folders(run, {"CRI-O": path}, crio=(str(tmp_path / "crio.conf"),))
     assert folders == {"CRI-O": ("/first/", ["/srv/bin/", "/usr/lib/cni"], "")}
 
 
 @pytest.mark.usefixtures("programs")
 def test_a_runtime_without_a_configuration_has_its_defaults_and_one_that_does_not_listen_does_not_count(tmp_path):
     sockets = {"containerd": str(tmp_path), "CRI-O": str(tmp_path / "absent")}
-    folders = _preflight.runtime_folders(sockets, str(tmp_path / "absent.toml"))
+    folders = _preflight.runtime_folders(run, sockets, str(tmp_path / "absent.toml"))
     assert folders == {"containerd": ("/etc/cni/net.d", ["/opt/cni/bin"], "")}
     assert list(_preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin", "pods")) == []
 
@@ -172,7 +178,7 @@ def test_a_runtime_that_looks_elsewhere_is_an_error_for_each_folder():
 
 def test_cri_o_that_takes_only_another_network_is_an_error(tmp_path):
     (tmp_path / "crio.conf").write_text('[crio.network]\ncni_default_network = "multus-cni-network"\n')
-    folders = _preflight.runtime_folders({"CRI-O": str(tmp_path)}, crio=(str(tmp_path / "crio.conf"),))
+    folders = _preflight.runtime_folders(run, {"CRI-O": str(tmp_path)}, crio=(str(tmp_path / "crio.conf"),))
     [error] = _preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin", "pods")
     assert error["message"].startswith("CRI-O takes no network but multus-cni-network, and pods is not it: ")
     assert list(_preflight.runtime(folders, "/etc/cni/net.d", "/opt/cni/bin", "multus-cni-network")) == []
@@ -182,7 +188,7 @@ def test_cri_o_that_takes_only_another_network_is_an_error(tmp_path):
 def test_a_configuration_that_is_no_toml_is_named(tmp_path):
     (tmp_path / "config.toml").write_text("= no")
     with pytest.raises(ValueError, match=r"config\.toml is not TOML"):
-        _preflight.runtime_folders({"containerd": str(tmp_path)}, str(tmp_path / "config.toml"))
+        _preflight.runtime_folders(run, {"containerd": str(tmp_path)}, str(tmp_path / "config.toml"))
 
 
 def test_the_first_configuration_in_alphabetical_order_is_in_force(tmp_path):
