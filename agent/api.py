@@ -8,16 +8,21 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
 
 from .._kube.errors import Unreachable, api_error
+from .http import aiohttp
 
-PAGE_SIZE = 500
+# Objects in one answer: to decode them must not keep the loop busy for long.
+PAGE_SIZE = 200
+# Connections that are open at most, each of which has a buffer of 256 KiB: those of the watches, and as many others as
+# an API server works on for one node at once.
+MOST_CONNECTIONS = 16
 REQUEST_TIMEOUT_SECONDS = 10.0
 # The API server ends a watch after about this time; a stream that is silent for longer is dead.
 WATCH_SECONDS = 270
@@ -26,6 +31,8 @@ _UNAUTHORIZED = (
     "it does not accept this node's credentials: they have expired or were revoked;"
     " run the role podnet.ipam.cni_ipam for this node again"
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,13 @@ def _tls(cluster: dict, user: dict) -> ssl.SSLContext:
     return context
 
 
+class _Page(msgspec.Struct):
+    """One answer to a list, its objects not decoded yet."""
+
+    items: list[msgspec.Raw]
+    metadata: dict[str, Any]
+
+
 class Client:
     """A pool of connections to one API server. Objects are plain dicts; integers keep their 64 bits.
 
@@ -99,7 +113,7 @@ class Client:
         self._session = aiohttp.ClientSession(
             base_url=credentials.server,
             headers={"Accept": "application/json", "User-Agent": "podnet-ipam"},
-            connector=aiohttp.TCPConnector(ssl=credentials.tls or False, limit=64),
+            connector=aiohttp.TCPConnector(ssl=credentials.tls or False, limit=MOST_CONNECTIONS),
         )
         if credentials.token:
             self.authenticate(credentials.token)
@@ -136,16 +150,21 @@ class Client:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         await self._request("DELETE", path, body)
 
-    async def list(self, path: str, query: dict[str, str] | None = None) -> tuple[list[dict], str]:
-        """All objects of a collection, read in pages, and the resourceVersion to watch from."""
-        items: list[dict] = []
-        page = {"limit": str(PAGE_SIZE), **(query or {})}
+    async def list(
+        self, path: str, query: dict[str, str] | None = None, keep: Callable[[dict], T] = lambda obj: obj
+    ) -> tuple[list[T], str]:
+        """What `keep` makes of all objects of a collection, read in pages, and the resourceVersion to watch from.
+
+        No object is in memory for longer than `keep` takes, unless that keeps it.
+        """
+        kept: list[T] = []
+        asked = {"limit": str(PAGE_SIZE), **(query or {})}
         while True:
-            body = await self._request("GET", path, query=page)
-            items += body["items"]
-            if not body["metadata"].get("continue"):
-                return items, body["metadata"]["resourceVersion"]
-            page["continue"] = body["metadata"]["continue"]
+            page = msgspec.json.decode(await self._answer("GET", path, query=asked), type=_Page)
+            kept += [keep(msgspec.json.decode(item)) for item in page.items]
+            if not page.metadata.get("continue"):
+                return kept, page.metadata["resourceVersion"]
+            asked["continue"] = page.metadata["continue"]
 
     async def watch(self, path: str, version: str, query: dict[str, str] | None = None) -> AsyncIterator[dict]:
         """Events since `version`, bookmarks included, until the API server ends the stream."""
@@ -175,7 +194,10 @@ class Client:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
-    async def _request(self, method: str, path: str, body: dict | None = None, query: dict | None = None) -> dict:
+    async def _request(self, method: str, path: str, body: dict | None = None) -> dict:
+        return msgspec.json.decode(await self._answer(method, path, body))
+
+    async def _answer(self, method: str, path: str, body: dict | None = None, query: dict | None = None) -> bytes:
         data = None if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json"} if data else None
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
@@ -185,7 +207,7 @@ class Client:
             ) as response:
                 self._failing_since = None
                 await _raise_for_status(method, path, response)
-                return msgspec.json.decode(await response.read())
+                return await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 

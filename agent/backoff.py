@@ -18,6 +18,8 @@ class Backoff:
     def reset(self) -> None:
         self._next = FIRST_SECONDS
 
-    async def pause(self) -> None:
-        await asyncio.sleep(self._next * random.uniform(0.5, 1))
+    async def pause(self, retry_after: float | None) -> None:
+        """Wait after a failed try, at least for the seconds that the API server's answer named, if it did."""
+        least = min(retry_after or 0.0, LONGEST_SECONDS)
+        await asyncio.sleep(max(self._next * random.uniform(0.5, 1), least))
         self._next = min(self._next * 2, LONGEST_SECONDS)

@@ -351,11 +351,13 @@ class BlockKeeper:
                 self._stale = True
                 continue
             except (ApiError, Unreachable) as error:
+                retry_after = error.retry_after
                 log.warning("block %s: %s changes wait: %s", self.cidr, len(self._queue), error)
             except Exception:  # a bug or a broken block: the queue must not be lost with the task
+                retry_after = None
                 log.exception("block %s: %s changes wait", self.cidr, len(self._queue))
             self._stale = True
-            await backoff.pause()
+            await backoff.pause(retry_after)
 
     async def _write(self) -> None:
         batch, block = await self._next_batch()

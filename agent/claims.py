@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from .._core.block import Block
 from .._core.names import affinity_name, cidr_name, host_affinity, is_deleted
@@ -30,11 +31,20 @@ RECLAIM_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
+class Found(NamedTuple):
+    """A block that was listed. `block` is the IPAMBlock where this node may get an address of it, else None: a cluster
+    has thousands of full ones, and nobody needs to remember what they hold.
+    """
+
+    cidr: str
+    block: dict | None
+
+
 class Claims:
     """Claims, completes and releases claims. One at a time: the caller holds a lock."""
 
     def __init__(self, cluster: Cluster, node: str):
-        self._listing: list[dict] = []
+        self._listing: list[Found] = []
         self._listed = 0.0
         self._client = cluster.client
         self._calico = cluster.calico
@@ -44,8 +54,8 @@ class Claims:
     async def claim(self, pool: Pool, asked: float, own: Iterable[str]) -> dict | None:
         """Claim a free block of the pool and return the stored IPAMBlock, or None when every block is taken.
 
-        `asked` as in `blocks_of`; `own` are the blocks that this node has. A claim of this node on another one is what
-        is left of a try that an error cut short, and is taken up again.
+        Other nodes' blocks are known as of `asked` (monotonic clock, seconds) or later; `own` are this node's. A claim
+        of this node on another one is what is left of a try that an error cut short, and is taken up again.
         """
         taken = self._cluster.claimed_by_others(self._node).union(own)
         for index in pool.block_order(self._node, taken):
@@ -55,7 +65,8 @@ class Claims:
                 log.info("claimed block %s of pool %s", cidr, pool.name)
                 return block
             # The cache of claims lags behind, or the block is one that nobody has claimed.
-            taken.update(block["spec"]["cidr"] for block in await self.blocks_of(pool, asked))
+            found = await self._blocks_of(pool, asked)
+            taken.update(cidr for cidr, block in found if block is None or not is_deleted(block))
         return None
 
     async def reclaim(self, pool: Pool, asked: float) -> dict | None:
@@ -63,8 +74,8 @@ class Claims:
 
         One that somebody began to delete is deleted first.
         """
-        for block in await self._all_blocks_of(pool, asked):
-            if self._is_abandoned(block) and await self.release(block):
+        for _cidr, block in await self._blocks_of(pool, asked):
+            if block is not None and self._is_abandoned(block) and await self.release(block):
                 cidr, owner = block["spec"]["cidr"], block["spec"]["affinity"]
                 log.info("the claim of %s on the empty block %s is released", owner, cidr)
                 claimed = await self.claim_block(pool, cidr)
@@ -72,19 +83,36 @@ class Claims:
                     return claimed
         return None
 
-    async def blocks_of(self, pool: Pool, asked: float) -> list[dict]:
-        """The IPAMBlocks of a pool, whosever they are, read at `asked` (monotonic clock, seconds) or later."""
-        return [block for block in await self._all_blocks_of(pool, asked) if not is_deleted(block)]
+    async def lenders(self, pool: Pool, asked: float) -> list[dict]:
+        """The IPAMBlocks of a pool of which addresses can be borrowed, whosever they are; `asked` as in `claim`."""
+        blocks = [block for _cidr, block in await self._blocks_of(pool, asked)]
+        return [block for block in blocks if block is not None and _may_lend(block)]
 
-    async def _all_blocks_of(self, pool: Pool, asked: float) -> list[dict]:
-        """As `blocks_of`, and those that are marked as deleted, but still there.
+    async def blocks_held(self) -> list[dict]:
+        """The IPAMBlocks, whosever they are, in which this node holds addresses by their attributes."""
+
+        def keep(block: dict) -> dict | None:
+            owners = [attribute.get("secondary") or {} for attribute in block["spec"]["attributes"]]
+            return block if any(owner.get("node") == self._node for owner in owners) else None
+
+        blocks, _version = await self._client.list(self._calico.path("IPAMBlock"), keep=keep)
+        return [block for block in blocks if block is not None]
+
+    async def _blocks_of(self, pool: Pool, asked: float) -> list[Found]:
+        """All blocks of a pool, also those that are marked as deleted, but still there.
 
         In a full cluster, one look at all blocks serves all the pods that were waiting for one.
         """
         if self._listed < asked:
             self._listed = time.monotonic()
-            self._listing, _version = await self._client.list(self._calico.path("IPAMBlock"))
-        return [block for block in self._listing if pool.contains(block["spec"]["cidr"])]
+            self._listing, _version = await self._client.list(self._calico.path("IPAMBlock"), keep=self._found)
+        return [found for found in self._listing if pool.contains(found.cidr)]
+
+    def _found(self, block: dict) -> Found:
+        spec = block["spec"]
+        may_borrow = not self._cluster.config.strict_affinity and _may_lend(block)
+        empty = all(index is None for index in spec["allocations"])
+        return Found(spec["cidr"], block if may_borrow or empty or is_deleted(block) else None)
 
     async def release(self, block: dict) -> bool:
         """Release the claim on an empty block, whosever it is, and delete the block.
@@ -226,3 +254,11 @@ class Claims:
 
     def _affinity_path(self, cidr: str, node: str) -> str:
         return self._calico.path("BlockAffinity", affinity_name(node, cidr))
+
+
+def _may_lend(block: dict) -> bool:
+    """Whether an IPAMBlock is one of a node's, or of nobody's, and has free addresses."""
+    spec = block["spec"]
+    return (
+        not is_deleted(block) and bool(spec["unallocated"]) and not (spec.get("affinity") or "").startswith("virtual:")
+    )

@@ -8,17 +8,20 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import msgspec
 
 from .._core.assignment import Subject
-from .._core.names import canonical_cidr, is_deleted
+from .._core.names import NAMESPACE_ANNOTATIONS, canonical_cidr, is_deleted
 from .._core.pool import Pool, pool_of
 from .._kube.calico import CONFIG_NAME, V1, V3, CalicoApi
 from .._kube.errors import NotFound
 from .api import Client
 from .watch import Reflector
 
+# Blocks and addresses of which the pool is remembered: more than one node has at a time.
+_POOLS_FOUND = 4096
 # Calico's own limit where the configuration says none.
 DEFAULT_BLOCKS_PER_NODE = 20
 
@@ -31,19 +34,19 @@ class Config(msgspec.Struct, frozen=True):
     blocks_per_node: int = DEFAULT_BLOCKS_PER_NODE
 
 
-class Namespace(msgspec.Struct, frozen=True):
+class Namespace(msgspec.Struct, frozen=True, gc=False):
     annotations: dict[str, str]
     labels: dict[str, str]
 
 
-class Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """`addresses` holds the node's internal address of each family (4, 6) that it has."""
 
     labels: dict[str, str]
     addresses: dict[int, str]
 
 
-class Affinity(msgspec.Struct, frozen=True):
+class Affinity(msgspec.Struct, frozen=True, gc=False):
     """A claim on the block `cidr`. Only a confirmed one may be routed to or assigned from."""
 
     cidr: str
@@ -67,6 +70,8 @@ class Cluster:
         self.strict_since = 0.0
         self.on_reserved: Callable[[], None] = lambda: None
         self.on_claim_changed: Callable[[Affinity | None, Affinity | None], None] = lambda old, new: None
+        # Pools are asked for with every address, and change rarely.
+        self._find_pool = lru_cache(maxsize=_POOLS_FOUND)(lambda text: pool_of(text, self.pools))
         self._gateways: frozenset = frozenset()
         self._pools_are_subnets = False
 
@@ -78,13 +83,14 @@ class Cluster:
         self._config = reflect(calico.config_kind, _config, self._config_changed)
         self._information = reflect("ClusterInformation", _is_locked, None, optional=True)
         self.affinities = reflect("BlockAffinity", _affinity, self._claim_changed)
-        self._namespaces = Reflector(client, "/api/v1/namespaces", decode=_namespace)
+        self.namespaces = Reflector(client, "/api/v1/namespaces", decode=_namespace)
         self.nodes = Reflector(client, "/api/v1/nodes", decode=_node, on_change=self._node_changed)
 
     @property
     def reflectors(self) -> tuple[Reflector, ...]:
+        """Those that have to be complete before anything is asked; `namespaces` need not."""
         calicos = self._pools, self._reservations, self._config, self._information, self.affinities
-        return *calicos, self._namespaces, self.nodes
+        return *calicos, self.nodes
 
     @property
     def pools(self) -> list[Pool]:
@@ -102,7 +108,7 @@ class Cluster:
 
     def pool_of(self, address: str) -> Pool | None:
         """The pool that an address or a block lies in."""
-        return pool_of(address, self.pools)
+        return self._find_pool(address)
 
     def reserved_ordinals(self, cidr: str) -> set[int]:
         """The ordinals of a block that nobody gets unasked: reservations, gateways, broadcast addresses."""
@@ -127,8 +133,8 @@ class Cluster:
             self.on_reserved()
 
     async def subject(self, node: str, namespace: str, pod: str, annotations: dict, configured: dict) -> Subject:
-        """The pod as pool choice sees it. NotFound when its namespace does not exist."""
-        known = self._namespaces.items.get(namespace)
+        """The pod as pool choice sees it. A namespace that is not known yet is read; NotFound when there is none."""
+        known = self.namespaces.items.get(namespace)
         if known is None:
             known = _namespace(await self.client.get(f"/api/v1/namespaces/{namespace}"))
         return Subject(
@@ -160,6 +166,7 @@ class Cluster:
             self.strict_since = time.monotonic()
 
     def _pool_changed(self, _name, _old, _new) -> None:
+        self._find_pool.cache_clear()
         self.routing_changed.set()
         self.on_reserved()
 
@@ -221,7 +228,10 @@ def _is_locked(obj: dict) -> bool:
 
 def _namespace(obj: dict) -> Namespace:
     metadata = obj["metadata"]
-    return Namespace(metadata.get("annotations") or {}, metadata.get("labels") or {})
+    annotations = metadata.get("annotations") or {}
+    # Of the others some are long, such as what `kubectl apply` leaves.
+    asked = {key: annotations[key] for key in NAMESPACE_ANNOTATIONS if key in annotations}
+    return Namespace(asked, metadata.get("labels") or {})
 
 
 def _node(obj: dict) -> Node:

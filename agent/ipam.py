@@ -20,7 +20,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -46,6 +46,11 @@ from .store import RELEASED, Row, Store
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
 MOST_TRIES = 10
+# Writes of handles at once for what is answered already. Those that somebody waits for have the other connections.
+WRITES_BEHIND = 8
+# With so many attachments answered and not yet stored, requests wait up to PACE_SECONDS for the oldest of them: several
+# times as many as a node has pods.
+MOST_BEHIND, PACE_SECONDS = 1000, 1.0
 # A kubelet gives up on a pod after two minutes; an answer that says why comes well before that.
 WRITE_SECONDS = 15.0
 LOCKED = (
@@ -121,6 +126,7 @@ class Ipam:
         # What still has to reach the API server, by handle, one after the other.
         self._mirroring: dict[str, asyncio.Task] = {}
         self._lull = Lull()
+        self._turns = asyncio.Semaphore(WRITES_BEHIND)
         self._trouble = "it is slow"
 
     async def start(self, running: Iterable[Running], network: str) -> None:
@@ -193,6 +199,7 @@ class Ipam:
         """
         self._refuse_while_locked()
         self._lull.request()
+        await self._keep_pace()
         async with self._turn(handle):
             missing = self._missing(handle, wanted, attributes.get("interface", ""))
             if not missing:
@@ -228,6 +235,7 @@ class Ipam:
         """Free whatever the attachment holds, but nothing of another interface. That it holds nothing is no error."""
         self._refuse_while_locked()
         self._lull.request()
+        await self._keep_pace()
         async with self._turn(handle):
             held = self.holding(handle)
             if held and not self.holding(handle, interface):
@@ -237,7 +245,7 @@ class Ipam:
                 return Outcome((), NOTHING_HELD)
             keepers = await self.blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
-            gathered = asyncio.ensure_future(self._lull.wait()) if recorded else None
+            gathered = self._lull.coming() if recorded else None
             keep = self._held[handle].keep if held else FOR_NOBODY
             changes = [keeper.release(handle, gathered, keep) for keeper in keepers]
             mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
@@ -245,6 +253,14 @@ class Ipam:
                 await self._in_time([mirrored], f"handle {handle}")
             self._held.pop(handle, None)
             return Outcome(held, LOCAL_FIRST if recorded else WRITTEN_THROUGH)
+
+    async def _keep_pace(self) -> None:
+        """Slow requests down where an API server that answers gets ever more of them than it stores."""
+        latest = time.monotonic() + PACE_SECONDS
+        while len(self._mirroring) >= MOST_BEHIND and not self._cluster.client.seconds_away:
+            if (left := latest - time.monotonic()) <= 0:
+                return
+            await asyncio.wait({next(iter(self._mirroring.values()))}, timeout=left)
 
     def _refuse_while_locked(self) -> None:
         """As Calico's main plugin does; others do not know of the lock."""
@@ -351,30 +367,40 @@ class Ipam:
         return True
 
     async def _mirror_release(self, handle: str, cidrs: Sequence[str], changes: Sequence[Change]) -> None:
-        await asyncio.gather(*(change.done for change in changes))
-        await self._handles.remove(handle, cidrs)
+        for change in changes:
+            await change.done
+        async with self._turns:
+            await self._handles.remove(handle, cidrs)
         self._record(self._store.forget, handle)
         self.blocks.forget(cidrs)
 
     def _mirror(self, handle: str, write: Callable[[], Awaitable[None]], gather: bool = False) -> asyncio.Task:
-        """Carry out `write` after what the handle has under way, in the next lull if told to, until it succeeds."""
+        """Carry out `write` after what the handle has under way, until it succeeds.
+
+        With `gather` it waits for the next lull, and for its turn.
+        """
         before = self._mirroring.get(handle)
+        lull = self._lull.coming() if gather else None
 
         async def persist() -> None:
-            if gather:
-                await self._lull.wait()
             if before is not None:
                 await asyncio.wait({before})
             backoff = Backoff()
             while True:
                 try:
-                    return await write()
+                    async with self._turns if lull else nullcontext():
+                        # Only those whose turn it is wait for the lull: when it comes, few tasks wake up at once.
+                        if lull:
+                            await asyncio.wait({lull})
+                        return await write()
                 except (ApiError, Unreachable) as error:
+                    retry_after = error.retry_after
                     self._trouble = str(error)
                     log.warning("handle %s waits for %s: %s", handle, self._cluster.client.name, error)
                 except Exception:  # a bug: what is recorded here must not be lost with the task
+                    retry_after = None
                     log.exception("handle %s is not stored", handle)
-                await backoff.pause()
+                await backoff.pause(retry_after)
 
         task = self._mirroring[handle] = asyncio.get_running_loop().create_task(persist())
         task.add_done_callback(lambda done: self._mirroring.get(handle) is done and self._mirroring.pop(handle))

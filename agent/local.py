@@ -20,10 +20,10 @@ import sqlite3
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ _NAMESPACES = "/api/v1/namespaces/"
 _GONE = 410
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Change(NamedTuple):
@@ -118,9 +120,11 @@ class LocalDatastore:
             raise Conflict("DELETE", path, 409, "Conflict", f"the uid is {found['metadata']['uid']}, not {uid}")
         self._commit(Change("DELETED", _split(path)[0], found))
 
-    async def list(self, path: str, query: dict[str, str] | None = None) -> tuple[list[dict], str]:
-        """All objects of a collection, and the resourceVersion to watch from."""
-        return self._items(path), str(self._version)
+    async def list(
+        self, path: str, query: dict[str, str] | None = None, keep: Callable[[dict], T] = lambda obj: obj
+    ) -> tuple[list[T], str]:
+        """What `keep` makes of all objects of a collection, and the resourceVersion to watch from."""
+        return [keep(obj) for obj in self._items(path)], str(self._version)
 
     async def watch(self, path: str, version: str, query: dict[str, str] | None = None) -> AsyncIterator[dict]:
         """Events since `version`. ApiError 410 when there have been some before this was called: list again."""

@@ -12,22 +12,21 @@ LONGEST_SECONDS = 2.0
 
 
 class Lull:
-    """Waits until no request has come for QUIET_SECONDS. One timer serves all who wait."""
+    """Tells when no request has come for QUIET_SECONDS."""
 
     def __init__(self) -> None:
         self._last = 0.0
-        self._watch: asyncio.Task | None = None
+        self._next: asyncio.Task | None = None
 
     def request(self) -> None:
         """A request came."""
         self._last = asyncio.get_running_loop().time()
 
-    async def wait(self) -> None:
-        """Return in the next lull, or when the one before it that someone waits for has come."""
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.get_running_loop().create_task(self._until_quiet())
-        # A waiter that is cancelled must not take the timer away from the others.
-        await asyncio.shield(self._watch)
+    def coming(self) -> asyncio.Task:
+        """The next lull: a task that is done once it has come, for all who wait. Nobody may cancel it."""
+        if self._next is None or self._next.done():
+            self._next = asyncio.get_running_loop().create_task(self._until_quiet())
+        return self._next
 
     async def _until_quiet(self) -> None:
         loop = asyncio.get_running_loop()

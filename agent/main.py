@@ -48,6 +48,7 @@ READY_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 STOP_SECONDS = 2.0
 SPOOL_SECONDS = 5.0
+CHECKPOINT_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -106,6 +107,17 @@ class Agent:
             await self._spool.consume(self._carry_out)
             await asyncio.sleep(SPOOL_SECONDS)
 
+    async def _keep_log_short(self) -> None:
+        changes = 0
+        while True:
+            await asyncio.sleep(CHECKPOINT_SECONDS)
+            if self._store.changes != changes:
+                changes = self._store.changes
+                try:
+                    await asyncio.to_thread(self._store.checkpoint)
+                except StoreError as error:
+                    log.warning("the store's write-ahead log stays as it is: %s", error)
+
     def listen(self) -> Listener:
         """Accept requests on the socket that systemd hands over, else on one of our own."""
         listening = activated_socket()
@@ -138,9 +150,12 @@ class Agent:
             self._server = CniServer(self._ipam, cluster, node, collector)
             self.insight.ready(self._ipam, cluster, self._server)
             self._ready.set()
+            # There may be thousands of them.
+            tasks.create_task(cluster.namespaces.run())
             if self._config.routes:
                 tasks.create_task(_keep_routes(cluster, node))
             tasks.create_task(self._work_off_spool())
+            tasks.create_task(self._keep_log_short())
             tasks.create_task(collector.run())
             tasks.create_task(self._ipam.blocks.run(self._config.keep_blocks))
             spares = Spares(cluster, node, self._ipam.blocks, self._config.spare_blocks)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from .._core.assignment import LONGEST_STICKY_SECONDS, Choice, Subject
-from .._core.names import cidr_name
+from .._core.names import cidr_name, is_deleted
 from .._core.pool import Pool
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .blocks import BlockKeeper
@@ -81,8 +81,9 @@ class NodeBlocks:
 
     async def start(self, resting: Iterable[tuple[str, int, Keep]]) -> None:
         """Take over what the node has claimed. `resting`: (block, ordinal, for whom and for how long)."""
-        for affinity in self._cluster.claims_of(self._node):
-            block = await self._claims.complete(affinity.cidr, affinity.confirmed)
+        claims = self._cluster.claims_of(self._node)
+        blocks = await asyncio.gather(*(self._claims.complete(claim.cidr, claim.confirmed) for claim in claims))
+        for block in blocks:
             if block is not None:
                 self._adopt(block)
         self._cluster.on_reserved = self._reserve_again
@@ -95,13 +96,9 @@ class NodeBlocks:
 
     async def find_borrowed(self) -> None:
         """Adopt every block in which this node holds addresses: for a node that has no record of its own."""
-        now = time.monotonic()
-        for pool in self._cluster.pools:
-            for block in await self._claims.blocks_of(pool, now):
-                owners = [attribute.get("secondary") or {} for attribute in block["spec"]["attributes"]]
-                unknown = block["spec"]["cidr"] not in self._keepers
-                if unknown and any(owner.get("node") == self._node for owner in owners):
-                    self._on_adopted(self._known(block))
+        for block in await self._claims.blocks_held():
+            if block["spec"]["cidr"] not in self._keepers and not is_deleted(block):
+                self._on_adopted(self._known(block))
 
     def __len__(self) -> int:
         return sum(keeper.claimed for keeper in self._keepers.values())
@@ -297,9 +294,7 @@ class NodeBlocks:
         if self._why_not_borrow():
             return None
         for pool in choice.pools:
-            for block in await self._claims.blocks_of(pool, asked):
-                if not block["spec"]["unallocated"] or (block["spec"].get("affinity") or "").startswith("virtual:"):
-                    continue
+            for block in await self._claims.lenders(pool, asked):
                 keeper = self._known(block)
                 if keeper.lendable > 0:
                     return Promise.of(keeper, borrowed=True)

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ LARGEST_REQUEST = 4 << 20
 REQUEST_TIMEOUT_SECONDS = 30.0
 # Whoever opens more connections than this without sending a request loses the oldest. Below the limit of open files.
 MOST_INCOMPLETE = 512
-ACCEPTED_AT_ONCE = 64
+ACCEPT_SECONDS = 0.002
 READ_SIZE = 1 << 16
 
 log = logging.getLogger(__name__)
@@ -107,8 +108,10 @@ class Listener:
         self._socket.close()
 
     def _accept(self) -> None:
-        # Not all that wait at once: a crowd must not keep those that were accepted from being answered.
-        for _connection in range(ACCEPTED_AT_ONCE):
+        # Not all that wait at once: a crowd must not keep those that were accepted from being answered. Some are
+        # answered while they are accepted, and others come meanwhile.
+        latest = time.monotonic() + ACCEPT_SECONDS
+        while time.monotonic() < latest:
             try:
                 connection, _address = self._socket.accept()
             except BlockingIOError:

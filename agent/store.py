@@ -15,6 +15,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -86,6 +87,16 @@ class Store:
 
     def close(self) -> None:
         self._connection.close()
+
+    @property
+    def changes(self) -> int:
+        """How many rows were written since the file was opened."""
+        return self._connection.total_changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead log into the file itself. It waits for the disk: not for the thread that writes."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def rows(self) -> Iterator[Row]:
         """What is recorded, the released ones first: an address of theirs may be held by another handle since."""
@@ -161,4 +172,6 @@ class Store:
         except BaseException:
             connection.close()
             raise
+        # SQLite would have some commits write the log into the file, and a pod wait for it: see `checkpoint`.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         return connection

@@ -67,6 +67,7 @@ class Reflector(Generic[T]):
                     version = self._apply(event)
                     backoff.reset()
             except ApiError as error:
+                retry_after = error.retry_after
                 if error.status == _GONE:
                     version = None
                     continue
@@ -75,16 +76,15 @@ class Reflector(Generic[T]):
                     continue
                 log.warning("watch of %s: %s", self._path, error)
             except Unreachable as error:
+                retry_after = error.retry_after
                 log.warning("watch of %s: %s", self._path, error)
             else:
                 continue
-            await backoff.pause()
+            await backoff.pause(retry_after)
 
     async def _relist(self) -> str:
-        objects, version = await self._client.list(self._path, self._query)
-        self._keep_only(obj["metadata"]["name"] for obj in objects)
-        for obj in objects:
-            self._update(obj)
+        names, version = await self._client.list(self._path, self._query, self._update)
+        self._keep_only(names)
         self.synced.set()
         return version
 
@@ -109,13 +109,15 @@ class Reflector(Generic[T]):
             self._update(obj)
         return obj["metadata"]["resourceVersion"]
 
-    def _update(self, obj: dict) -> None:
+    def _update(self, obj: dict) -> str:
+        """Keep an object, and return its name."""
         name = obj["metadata"]["name"]
         try:
             self._set(name, self._decode(obj))
         except ValueError as error:
             log.warning("%s is ignored: %s", name, error)
             self._set(name, None)
+        return name
 
     def _set(self, name: str, new: T | None) -> None:
         old = self._items.pop(name, None)

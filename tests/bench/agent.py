@@ -8,25 +8,28 @@ replaced, as fast as the executable can be called.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
 from cluster.apiserver import ControlPlane
 from podnet_ipam._kube.calico import V1
 from podnet_ipam.agent.api import Client
-from support.plane import SHIM, AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
+from support.plane import AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
 
-from bench.plugin import SETTLE_SECONDS, Runner, compile_spawn
+from bench.plugin import PAUSE, SETTLE_SECONDS, WRITING, WRITTEN, Runner, compile_spawn, plugin_runner
+from bench.requests import count_requests
 
 POOLS, NAMESPACES, PODS = 100, 5_000, 250
 ROUNDS, REPLACED, PARALLEL = 40, 25, 8
+READING = ("GET", "LIST")
 IDLE_SECONDS = 20
 RECORDS = (500, 10_000)
 METRICS = "127.0.0.1:19764"
@@ -46,8 +49,11 @@ def report() -> dict:
         f" {churn['p99'] / churn['p50']:.1f} times as long; the loop was busy for more than {float(LONG) * 1e3:.0f} ms"
         f" {churn['long']} times in {churn['turns']:,}"
     )
+    requests = figures["requests"]
+    print(f"  an ADD costs the API server {requests['writes']:.2f} writes and {requests['reads']:.2f} reads")
     for records, milliseconds in start:
         print(f"  ready {milliseconds:.0f} ms after its start with {records:,} records")
+    print(f"  of which {figures['imports']:.0f} ms are Python's own start and its imports")
     print()
     return figures
 
@@ -58,26 +64,27 @@ async def _report(folder: Path, plane: ControlPlane) -> dict:
         await _populate(client)
     node = AgentNode("bench", folder, json_kubeconfig(plane, folder / "agent.json"), metrics=METRICS)
     await node.start()
-    runner = _runner(folder, node)
+    runner = plugin_runner(compile_spawn(folder), folder, node)
     held, _times = runner.add(PODS, PARALLEL)
     await asyncio.sleep(SETTLE_SECONDS)
-    figures = {"resident": node.resident_bytes / 1e6, "idle": _idle(node), "churn": _churn(runner, held)}
-    figures["start"], recorded = [], PODS
+    figures = {"idle": _idle(node), "resident": node.resident_bytes / 1e6, "churn": _churn(runner, held)}
+    figures["requests"] = _requests(plane, runner)
+    figures["start"], recorded = [], PODS + REPLACED
     for records in RECORDS:
         runner.add(records - recorded, 64)
         recorded = records
-        await asyncio.sleep(records / 250)  # until the API server knows them all
+        _settle(plane)
         figures["start"].append((records, await _start(node)))
     node.stop()
+    figures["imports"] = _imports()
     return figures
 
 
 async def _populate(client: Client) -> None:
     for number in range(POOLS):
         await create_pool(client, f"other-{number}", f"10.1.{number}.0/24", nodeSelector="rack == 'none'")
-    # Blocks so large that the limit of blocks per node does not matter.
-    await create_pool(client, "bench", "10.0.0.0/16", blockSize=20)
-    spec = {"strictAffinity": True, "autoAllocateBlocks": True}
+    await create_pool(client, "bench", "10.0.0.0/16")
+    spec = {"strictAffinity": True, "autoAllocateBlocks": True, "maxBlocksPerHost": 1 << 10}
     await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
     names = (f"tenant-{number}" for number in range(NAMESPACES))
     await _at_once(client.create("/api/v1/namespaces", {"metadata": {"name": name}}) for name in names)
@@ -91,14 +98,6 @@ async def _at_once(requests: Iterable[Awaitable]) -> None:
             await request
 
     await asyncio.gather(*map(take_turn, requests))
-
-
-def _runner(folder: Path, node: AgentNode) -> Runner:
-    config = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "podnet-ipam"}}
-    config["runtimeConfig"] = {"io.kubernetes.cri.pod-annotations": {}}
-    path = folder / "bench.json"
-    path.write_text(json.dumps(config))
-    return Runner(compile_spawn(folder), SHIM, path, {**os.environ, "PODNET_IPAM_SOCKET": str(node.socket)})
 
 
 def _idle(node: AgentNode) -> float:
@@ -120,6 +119,27 @@ def _churn(runner: Runner, held: int) -> dict:
     return {"adds": len(times), "p50": cuts[49] / 1e6, "p99": cuts[98] / 1e6, "turns": turns, "long": long}
 
 
+def _requests(plane: ControlPlane, runner: Runner) -> dict[str, float]:
+    """Requests at the API server for each of some pods that come one by one."""
+    before = _settle(plane)
+    runner.add(REPLACED, pause=PAUSE)
+    counted = _settle(plane) - before
+    return {
+        name: sum(counted[verb, kind] for verb in verbs for kind in WRITTEN) / REPLACED
+        for name, verbs in (("writes", WRITING), ("reads", READING))
+    }
+
+
+def _settle(plane: ControlPlane) -> Counter:
+    """Wait until the agent has written nothing for a while. The requests that the API server has had until then."""
+    writes, before = None, -1
+    while writes != before:
+        time.sleep(SETTLE_SECONDS)
+        counted = count_requests(plane)
+        writes, before = sum(counted[verb, kind] for verb in WRITING for kind in WRITTEN), writes
+    return counted
+
+
 def _stretches() -> tuple[int, int]:
     """How often the loop was busy so far, and how often for longer than LONG."""
     with urllib.request.urlopen(f"http://{METRICS}/metrics") as answer:
@@ -134,5 +154,15 @@ async def _start(node: AgentNode) -> float:
         node.stop()
         started = time.perf_counter()
         await node.start()
+        times.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times)
+
+
+def _imports() -> float:
+    """Milliseconds until Python has started and knows the agent's modules, the median of five."""
+    times = []
+    for _time in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import podnet_ipam.agent.main, os; os._exit(0)"], check=True)
         times.append((time.perf_counter() - started) * 1e3)
     return statistics.median(times)

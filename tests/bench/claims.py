@@ -18,6 +18,7 @@ from pathlib import Path
 from cluster.apiserver import ControlPlane
 from podnet_ipam._core.pool import Pool
 from podnet_ipam._kube.calico import V1
+from podnet_ipam.agent.api import MOST_CONNECTIONS
 from podnet_ipam.agent.claims import Claims
 from podnet_ipam.agent.cluster import Cluster
 from support.plane import client_of, create_pool, install_definitions, remove_everything
@@ -25,7 +26,7 @@ from support.plane import client_of, create_pool, install_definitions, remove_ev
 from bench.requests import count_requests
 
 NODES = (10, 100, 1000)
-AT_ONCE = 64  # claims that go on at the same time: the client's connections
+AT_ONCE = MOST_CONNECTIONS  # claims that go on at the same time
 SINGLE = 50  # claims one after another, with all nodes there
 KINDS = ("ipamblocks", "blockaffinities")
 

@@ -35,6 +35,7 @@ WRITTEN_BURST = 64
 SETTLE_SECONDS = 3  # until everything is stored that was answered before
 WRITING, WRITTEN = ("POST", "PUT", "DELETE"), ("ipamhandles", "ipamblocks", "blockaffinities")
 PEER = "host-local"
+NETWORK = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp"}
 THROUGH, LOCAL = "podnet-ipam, written through", "podnet-ipam, local first"
 
 
@@ -58,21 +59,11 @@ async def _report(folder: Path, plane: ControlPlane) -> dict:
         await create_pool(client, "bench", "10.0.0.0/16", blockSize=26)
     node = AgentNode("bench", folder, json_kubeconfig(plane, folder / "agent.json"))
     await node.start()
-    environment = {**os.environ, "PODNET_IPAM_SOCKET": str(node.socket)}
-    ours = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "podnet-ipam"}}
-    ours["runtimeConfig"] = {"io.kubernetes.cri.pod-annotations": {}}
-    peer = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp", "ipam": {"type": "host-local"}}
-    peer["ipam"] |= {"ranges": [[{"subnet": "10.1.0.0/16"}]], "dataDir": str(folder / "host-local")}
-
-    def runner(program: Path, config: dict) -> Runner:
-        path = folder / f"{program.name}.json"
-        path.write_text(json.dumps(config))
-        return Runner(spawn, program, path, environment)
-
-    programs = {name: _measure(runner(program, {})) for name, program in floors.items()}
-    host_local = runner(binaries.find(PEER), peer)
+    programs = {name: _measure(Runner(spawn, program, {}, folder)) for name, program in floors.items()}
+    ipam = {"ranges": [[{"subnet": "10.1.0.0/16"}]], "dataDir": str(folder / "host-local")}
+    host_local = Runner(spawn, binaries.find(PEER), {**NETWORK, "ipam": {"type": PEER, **ipam}}, folder)
     programs[PEER] = {**_measure(host_local), "held": _held(host_local)}
-    plugin = runner(SHIM, ours)
+    plugin = plugin_runner(spawn, folder, node)
     burst = _written_burst(plane, plugin)
     programs[THROUGH] = _measure(plugin)
     async with client_of(plane, folder) as client:
@@ -113,9 +104,11 @@ def _rate(program: dict) -> float:
 class Runner:
     """Runs a program for containers that it never had before, as a runtime does."""
 
-    def __init__(self, spawn: Path, program: Path, config: Path, environment: dict):
-        self._command = [spawn, program, config]
-        self._environment = environment
+    def __init__(self, spawn: Path, program: Path, config: dict, folder: Path, environment: dict | None = None):
+        path = folder / f"{program.name}.json"
+        path.write_text(json.dumps(config))
+        self._command = [spawn, program, path]
+        self._environment = {**os.environ, **(environment or {})}
         self._next = 0
 
     def add(self, count: int, parallel: int = 1, pause: int = 0) -> tuple[int, list[int]]:
@@ -132,6 +125,12 @@ class Runner:
         done = subprocess.run(arguments, env=self._environment, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return [int(line) for line in done.stdout.split()]
+
+
+def plugin_runner(spawn: Path, folder: Path, node: AgentNode) -> Runner:
+    """Runs this project's executable, for pods without annotations."""
+    config = {**NETWORK, "ipam": {"type": "podnet-ipam"}, "runtimeConfig": {"io.kubernetes.cri.pod-annotations": {}}}
+    return Runner(spawn, SHIM, config, folder, {"PODNET_IPAM_SOCKET": str(node.socket)})
 
 
 def _measure(runner: Runner) -> dict:

@@ -57,9 +57,9 @@ class NodeClient:
         await self._travel()
         return await self._datastore.get(path)
 
-    async def list(self, path, query=None):
+    async def list(self, path, query=None, keep=lambda obj: obj):
         await self._travel()
-        return await self._datastore.list(path, query)
+        return await self._datastore.list(path, query, keep)
 
     async def watch(self, path, version, query=None):
         async for event in self._datastore.watch(path, version, query):
@@ -144,7 +144,7 @@ class SimulatedNode:
 
     def __init__(self, name: str, datastore: LocalDatastore, folder: Path, tasks: Tasks):
         self.name = name
-        self._datastore = datastore
+        self.datastore = datastore
         self._path = folder / f"{name}.sqlite"
         self._tasks = tasks
         self.store: NodeStore | None = None
@@ -158,9 +158,9 @@ class SimulatedNode:
     async def start(self, chance: random.Random) -> None:
         _running_on.set(self.name)
         self.store = NodeStore(self._path, self.kill)
-        self.client = NodeClient(self._datastore, chance, self.kill)
+        self.client = NodeClient(self.datastore, chance, self.kill)
         cluster = Cluster(self.client, V1)
-        for reflector in cluster.reflectors:
+        for reflector in (*cluster.reflectors, cluster.namespaces):
             asyncio.get_running_loop().create_task(reflector.run())
         for reflector in cluster.reflectors:
             await reflector.synced.wait()

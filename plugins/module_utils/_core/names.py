@@ -13,10 +13,12 @@ import ipaddress
 import re
 from functools import lru_cache
 
-# What a pod is to get; the first two on its namespace, too.
+# What a pod is to get.
 POOLS_ANNOTATIONS = {4: "cni.projectcalico.org/ipv4pools", 6: "cni.projectcalico.org/ipv6pools"}
 FAMILIES_ANNOTATION = "cni.projectcalico.org/ipFamilies"
 ADDRESSES_ANNOTATION = "cni.projectcalico.org/ipAddrs"
+# Those that count on its namespace, too.
+NAMESPACE_ANNOTATIONS = (*POOLS_ANNOTATIONS.values(), FAMILIES_ANNOTATION)
 # How long a freed address is kept for the pod of the same name, e.g. `10m`; of this collection.
 STICKY_ANNOTATION = "ipam.podnet.io/sticky"
 # What a pod has got: written by Calico's CNI plugin, and by Multus.

@@ -78,12 +78,11 @@ class Reader:
             status, headers, answer = self._connection.request(method, path, query, body, content_type)
             if status < 400:
                 return answer
-            retry_after = _seconds(headers.get("Retry-After"))
+            error = api_error(method, path, status, answer, headers.get("Retry-After"))
             if status not in _TRANSIENT or attempt == ATTEMPTS - 1:
-                error = api_error(method, path, status, answer, retry_after)
                 error.origin, error.repeated = self._connection.origin, attempt > 0
                 raise error
-            time.sleep(min(retry_after or pause, LONGEST_PAUSE))
+            time.sleep(min(error.retry_after or pause, LONGEST_PAUSE))
             pause *= 2
         raise AssertionError("not reached")
 
@@ -119,11 +118,3 @@ class Writer(Reader):
             preconditions["resourceVersion"] = resource_version
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         return self._request("DELETE", path, None, body)
-
-
-def _seconds(retry_after):
-    """Retry-After as seconds; API servers send a number, proxies may send a date, which is not understood."""
-    try:
-        return float(retry_after)
-    except (TypeError, ValueError):
-        return None

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 
 class ApiError(Exception):
-    """A request that the API server refused: HTTP `status`; `reason` and `message` of its Status object."""
+    """A request that the API server refused: HTTP `status`; `reason` and `message` of its Status object.
+
+    `retry_after`: in how many seconds it may be tried again, where the API server says so.
+    """
 
     def __init__(self, method, path, status, reason, message, retry_after=None):
         super().__init__(f"{method} {path}: {status} {reason}: {message}")
@@ -33,9 +36,14 @@ class AlreadyExists(ApiError):
 class Unreachable(Exception):
     """No answer at all: the text says which server was tried and where its address came from."""
 
+    retry_after = None
+
 
 def api_error(method, path, status, body, retry_after=None):
-    """The exception for an HTTP `status` >= 400 and the decoded Status object `body` (None when it was not JSON)."""
+    """The exception for an HTTP `status` >= 400 and the decoded Status object `body` (None when it was not JSON).
+
+    `retry_after` is the header of that name.
+    """
     body = body or {}
     reason, message = body.get("reason") or "", body.get("message") or "no message"
     if status == 404:
@@ -44,4 +52,12 @@ def api_error(method, path, status, body, retry_after=None):
         kind = AlreadyExists if reason == "AlreadyExists" else Conflict
     else:
         kind = ApiError
-    return kind(method, path, status, reason, message, retry_after)
+    return kind(method, path, status, reason, message, _seconds(retry_after))
+
+
+def _seconds(retry_after):
+    """Retry-After as seconds; API servers send a number, proxies may send a date, which is not understood."""
+    try:
+        return float(retry_after)
+    except (TypeError, ValueError):
+        return None
