@@ -393,9 +393,12 @@ class BlockKeeper:
         batch: list[Change] = []
         waiting: list[Change] = []
         blocked: set[str | int] = set()
+        # A release waits for others to be written with: an assignment that is written anyway is company enough.
+        company = any(change.is_assignment and change.ready for change in self._queue)
         for change in self._queue:
             concerned = {change.handle, *change.ordinals}
-            if change.ready and blocked.isdisjoint(concerned):
+            ready = change.ready or (company and not change.is_assignment)
+            if ready and blocked.isdisjoint(concerned):
                 batch.append(change)
             else:
                 blocked |= concerned

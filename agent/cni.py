@@ -17,11 +17,12 @@ otherwise the pod is read from the API server.
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 import re
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
+
+import msgspec
 
 from .._core.assignment import (
     AssignmentError,
@@ -51,7 +52,7 @@ from .host_lock import LOCK_FILE, HostLock
 from .ipam import Ipam, Outcome
 from .network_config import POD_ANNOTATIONS, check_types
 from .protocol import Answer, Request
-from .ranges import asked_ranges, configured_ranges
+from .ranges import Ranges, asked_ranges, configured_ranges
 from .record import Record
 from .resting import FOR_NOBODY, Keep
 from .result import Results
@@ -94,6 +95,16 @@ class Call:
     def plugin(self) -> dict:
         """The configuration of this plugin: the object `ipam` of the main plugin's."""
         return self.config.get("ipam") or {}
+
+    @cached_property
+    def configured(self) -> Ranges:
+        """The ranges that the plugin is configured with. CniError names what cannot be used of them."""
+        return configured_ranges(self.plugin)
+
+    @cached_property
+    def asked(self) -> Ranges:
+        """The ranges that the runtime asks for. CniError names what cannot be used of them."""
+        return asked_ranges(self.config)
 
     @property
     def in_kubernetes(self) -> bool:
@@ -169,14 +180,14 @@ class CniServer:
             raise CniError(INVALID_CONFIGURATION, message)
         subject = await self._subject(call)
         self.last_configuration = call.plugin
-        results = Results.of(call.config)
+        results = Results.of(call.config, call.asked.gateways + call.configured.gateways)
         self._cluster.keep_free((*results.gateways, *results.range_gateways), results.pools_are_subnets)
         asked = self._addresses(call, subject)
         outcome = await self._assign(call, subject, asked)
         record.note(outcome)
         held = outcome.addresses
         answered = [address for address in held if address.address in asked] if asked else held
-        return json.dumps(results.result(call.version, answered, bool(asked))).encode()
+        return msgspec.json.encode(results.result(call.version, answered, bool(asked)))
 
     async def _assign(self, call: Call, subject: Subject, asked: list[str]) -> Outcome:
         """What the attachment holds: the addresses that are asked for, else one of each family."""
@@ -196,8 +207,8 @@ class CniServer:
     def _families(call: Call, subject: Subject) -> tuple[int, ...]:
         """Those of the ranges that are asked for and configured, if any are asked for: each is for an address."""
         if subject.asked:
-            return tuple(sorted(subject.asked.keys() | configured_ranges(call.plugin).pools.keys()))
-        return families(subject, configured_families(call.plugin))
+            return tuple(sorted(subject.asked.keys() | call.configured.pools.keys()))
+        return families(subject, configured_families(call.plugin, call.configured))
 
     @staticmethod
     def _addresses(call: Call, subject: Subject) -> list[str]:
@@ -258,9 +269,9 @@ class CniServer:
             asked = call.in_kubernetes and self._cluster.client.knows_pods
             annotations = await self._pod_annotations(call) if asked else {}
         try:
-            configured = configured_pools(call.plugin)
+            configured = configured_pools(call.plugin, call.configured)
             subject = await self._cluster.subject(self._node, namespace, name, annotations, configured)
-            subject = replace(subject, asked=asked_ranges(call.config).pools)
+            subject = replace(subject, asked=call.asked.pools)
             return replace(subject, namespace_annotations={}) if is_calico(call.config) else subject
         except NotFound:
             raise CniError(
@@ -282,7 +293,7 @@ class CniServer:
 def decode(request: Request) -> Call:
     """Decode a request. CniError with the code that the specification gives to each defect."""
     try:
-        config = json.loads(request.stdin)
+        config = msgspec.json.decode(request.stdin)
     except (ValueError, RecursionError) as error:
         raise CniError(UNDECODABLE, f"the network configuration is not JSON: {error}") from None
     if not isinstance(config, dict):
@@ -323,15 +334,14 @@ def _arguments(text: str) -> dict[str, str]:
     return arguments
 
 
-def configured_pools(plugin: dict) -> dict[int, list[str]]:
+def configured_pools(plugin: dict, ranges: Ranges) -> dict[int, list[str]]:
     """The pools that the configuration names for each family, for pods of which no annotation names any."""
-    ranges = configured_ranges(plugin).pools
-    return {family: plugin.get(f"ipv{family}_pools") or ranges.get(family) or [] for family in (4, 6)}
+    return {family: plugin.get(f"ipv{family}_pools") or ranges.pools.get(family) or [] for family in (4, 6)}
 
 
-def configured_families(plugin: dict) -> list[int]:
+def configured_families(plugin: dict, ranges: Ranges) -> list[int]:
     """calico-ipam's flags are strings; booleans are accepted as well."""
-    default = configured_ranges(plugin).pools or (4,)
+    default = ranges.pools or (4,)
     flags = {family: plugin.get(f"assign_ipv{family}", family in default) for family in (4, 6)}
     return [family for family, flag in flags.items() if str(flag).lower() == "true"]
 
@@ -341,4 +351,4 @@ def error_answer(error: CniError, version: str = VERSIONS[-1]) -> Answer:
     body = {"cniVersion": version, "code": error.code, "msg": error.message}
     if error.details:
         body["details"] = error.details
-    return Answer(1, json.dumps(body).encode(), again=error.code == TRY_AGAIN_LATER)
+    return Answer(1, msgspec.json.encode(body), again=error.code == TRY_AGAIN_LATER)

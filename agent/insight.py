@@ -25,6 +25,7 @@ from .config import AgentConfig
 from .ipam import LOCAL_FIRST, WRITTEN_THROUGH, Ipam
 from .local import LocalDatastore
 from .loop import Busy
+from .ranges import configured_ranges
 from .spool import Spool
 from .sqlite import StoreError
 from .store import HELD, RELEASED, Store
@@ -161,23 +162,24 @@ class Insight:
         if not self._client.knows_pods:
             raise CannotTellError("this machine serves containers by itself: there is no API server that knows pods")
         found = await self._client.get(f"/api/v1/namespaces/{namespace}/pods/{pod}")
-        plugin = parts.server.last_configuration
+        plugin = parts.server.last_configuration or {}
+        ranges = configured_ranges(plugin)
         annotations = found["metadata"].get("annotations") or {}
-        configured = configured_pools(plugin or {})
+        configured = configured_pools(plugin, ranges)
         subject = await parts.cluster.subject(self.node, namespace, pod, annotations, configured)
         return {
             "namespace": namespace,
             "pod": pod,
             "node": self.node,
             "scheduled_to": found["spec"].get("nodeName"),
-            "configuration": plugin,
+            "configuration": parts.server.last_configuration,
             "holds": [
                 held.address
                 for attachment in parts.ipam.attachments.values()
                 if (attachment.owner.get("namespace"), attachment.owner.get("pod")) == (namespace, pod)
                 for held in attachment.addresses
             ],
-            **explain(subject, configured_families(plugin or {}), parts.cluster.pools),
+            **explain(subject, configured_families(plugin, ranges), parts.cluster.pools),
         }
 
     async def check(self) -> list[dict]:

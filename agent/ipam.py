@@ -260,6 +260,7 @@ class Ipam:
         while len(self._mirroring) >= MOST_BEHIND and not self._cluster.client.seconds_away:
             if (left := latest - time.monotonic()) <= 0:
                 return
+            self._lull.cut()
             await asyncio.wait({next(iter(self._mirroring.values()))}, timeout=left)
 
     def _refuse_while_locked(self) -> None:
@@ -275,6 +276,8 @@ class Ipam:
         keepers = [promise.keeper for promise in promises]
         local_first = self._may_answer_first(handle, promises)
         cidrs = [keeper.cidr for keeper in keepers]
+        if handle in self._mirroring:  # its own release, which may wait for others
+            self._lull.cut()
         stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)
         changes = [
             promise.keeper.assign(handle, new.owner, stored, promise.ordinal, promise.borrowed) for promise in promises

@@ -17,19 +17,25 @@ class Lull:
     def __init__(self) -> None:
         self._last = 0.0
         self._next: asyncio.Task | None = None
+        self._is_cut = False
 
     def request(self) -> None:
         """A request came."""
         self._last = asyncio.get_running_loop().time()
 
+    def cut(self) -> None:
+        """Have the next lull come at once, within QUIET_SECONDS: somebody waits for what waits for it."""
+        self._is_cut = True
+
     def coming(self) -> asyncio.Task:
         """The next lull: a task that is done once it has come, for all who wait. Nobody may cancel it."""
         if self._next is None or self._next.done():
+            self._is_cut = False
             self._next = asyncio.get_running_loop().create_task(self._until_quiet())
         return self._next
 
     async def _until_quiet(self) -> None:
         loop = asyncio.get_running_loop()
         latest = loop.time() + LONGEST_SECONDS
-        while (pause := min(self._last + QUIET_SECONDS, latest) - loop.time()) > 0:
+        while not self._is_cut and (pause := min(self._last + QUIET_SECONDS, latest) - loop.time()) > 0:
             await asyncio.sleep(pause)

@@ -245,6 +245,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    # Where a line was written and by which thread and process is not in it, and costs as much as the line itself.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
     try:
         config = AgentConfig.read(options.config)
         with asyncio.Runner(loop_factory=MeasuredLoop) as runner:

@@ -42,7 +42,6 @@ from typing import TypeVar
 from .calico import is_calico
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, CniError
 from .ipam import Address
-from .ranges import asked_ranges, configured_ranges
 
 _LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
@@ -90,8 +89,8 @@ class Results:
     routes: tuple[dict, ...] | None = None
 
     @classmethod
-    def of(cls, config: dict) -> Results:
-        """Read a network configuration. CniError names the key that cannot be used."""
+    def of(cls, config: dict, range_gateways: tuple[IPAddress, ...]) -> Results:
+        """Read a network configuration; its ranges are read already. CniError names the key that cannot be used."""
         plugin = config.get("ipam") or {}
         gateway = plugin.get("gateway") or []
         gateways = [gateway] if isinstance(gateway, str) else gateway
@@ -99,7 +98,7 @@ class Results:
             link=Link.of(config),
             subnets=_parsed("subnets", plugin.get("subnets") or [], ipaddress.ip_network, "CIDRs"),
             gateways=_parsed("gateway", gateways, ipaddress.ip_address, "addresses"),
-            range_gateways=asked_ranges(config).gateways + configured_ranges(plugin).gateways,
+            range_gateways=range_gateways,
             routes=_parsed_routes(plugin.get("routes")),
         )
 

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from podnet_ipam._kube.calico import V1
 from podnet_ipam.agent.api import Client
 from support.plane import AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
 
-from bench.plugin import PAUSE, SETTLE_SECONDS, WRITING, WRITTEN, Runner, compile_spawn, plugin_runner
-from bench.requests import count_requests
+from bench.plugin import PAUSE, Runner, compile_spawn, plugin_runner
+from bench.requests import WRITING, WRITTEN, settle
 
 POOLS, NAMESPACES, PODS = 100, 5_000, 250
 ROUNDS, REPLACED, PARALLEL = 40, 25, 8
@@ -66,14 +65,14 @@ async def _report(folder: Path, plane: ControlPlane) -> dict:
     await node.start()
     runner = plugin_runner(compile_spawn(folder), folder, node)
     held, _times = runner.add(PODS, PARALLEL)
-    await asyncio.sleep(SETTLE_SECONDS)
+    settle(plane)
     figures = {"idle": _idle(node), "resident": node.resident_bytes / 1e6, "churn": _churn(runner, held)}
     figures["requests"] = _requests(plane, runner)
     figures["start"], recorded = [], PODS + REPLACED
     for records in RECORDS:
         runner.add(records - recorded, 64)
         recorded = records
-        _settle(plane)
+        settle(plane)
         figures["start"].append((records, await _start(node)))
     node.stop()
     figures["imports"] = _imports()
@@ -121,23 +120,13 @@ def _churn(runner: Runner, held: int) -> dict:
 
 def _requests(plane: ControlPlane, runner: Runner) -> dict[str, float]:
     """Requests at the API server for each of some pods that come one by one."""
-    before = _settle(plane)
+    before = settle(plane)
     runner.add(REPLACED, pause=PAUSE)
-    counted = _settle(plane) - before
+    counted = settle(plane) - before
     return {
         name: sum(counted[verb, kind] for verb in verbs for kind in WRITTEN) / REPLACED
         for name, verbs in (("writes", WRITING), ("reads", READING))
     }
-
-
-def _settle(plane: ControlPlane) -> Counter:
-    """Wait until the agent has written nothing for a while. The requests that the API server has had until then."""
-    writes, before = None, -1
-    while writes != before:
-        time.sleep(SETTLE_SECONDS)
-        counted = count_requests(plane)
-        writes, before = sum(counted[verb, kind] for verb in WRITING for kind in WRITTEN), writes
-    return counted
 
 
 def _stretches() -> tuple[int, int]:

@@ -22,18 +22,17 @@ from cluster.apiserver import ControlPlane
 from podnet_ipam._kube.calico import V1
 from support.plane import SHIM, AgentNode, client_of, create_pool, install_definitions, json_kubeconfig
 
-from bench.requests import count_requests
+from bench.requests import WRITING, WRITTEN, count_requests, settle
 
 SERIAL = 100
 PAUSE = 50  # milliseconds after each call: twenty pods per second, more than a node starts
 PARALLEL = (1, 2, 4, 8, 16, 32, 64)
 BURST = 192
+BLOCK, IN_BLOCKS = 64, 4  # the addresses of a block; the blocks that the node has pods in
 TABLE_PARALLEL = 16  # of PARALLEL: the one that is printed
 HELD = (1, 50, 100, 200, 300, 400, 500)
 AT_HELD = 20  # calls that are measured with so many addresses held
 WRITTEN_BURST = 64
-SETTLE_SECONDS = 3  # until everything is stored that was answered before
-WRITING, WRITTEN = ("POST", "PUT", "DELETE"), ("ipamhandles", "ipamblocks", "blockaffinities")
 PEER = "host-local"
 NETWORK = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp"}
 THROUGH, LOCAL = "podnet-ipam, written through", "podnet-ipam, local first"
@@ -65,13 +64,12 @@ async def _report(folder: Path, plane: ControlPlane) -> dict:
     programs[PEER] = {**_measure(host_local), "held": _held(host_local)}
     plugin = plugin_runner(spawn, folder, node)
     burst = _written_burst(plane, plugin)
-    programs[THROUGH] = _measure(plugin)
+    programs[THROUGH] = _measure(plugin, plane)
     async with client_of(plane, folder) as client:
         spec = {"strictAffinity": True, "autoAllocateBlocks": True}
         await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
-    await node.add("keeps-the-block-in-use", network="bench")
-    await asyncio.sleep(1)
-    programs[LOCAL] = {**_measure(plugin), "held": _held(plugin)}
+    _keep_blocks_in_use(plugin)
+    programs[LOCAL] = {**_measure(plugin, plane), "held": _held(plugin)}
     node.stop()
     return {"pause": PAUSE, "programs": programs, "written_burst": burst}
 
@@ -133,14 +131,19 @@ def plugin_runner(spawn: Path, folder: Path, node: AgentNode) -> Runner:
     return Runner(spawn, SHIM, config, folder, {"PODNET_IPAM_SOCKET": str(node.socket)})
 
 
-def _measure(runner: Runner) -> dict:
-    """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again."""
+def _measure(runner: Runner, plane: ControlPlane | None = None) -> dict:
+    """Medians in ms of serial ADD and DEL, and ADDs per second with several at once; everything is released again.
+
+    Each burst begins when all that came before is stored at the API server, if there is one.
+    """
     first, _warm = runner.add(5)
     runner.delete(first, 5)
     first, adds = runner.add(SERIAL, pause=PAUSE)
     deletions = runner.delete(first, SERIAL, pause=PAUSE)
     rates = []
     for parallel in PARALLEL:
+        if plane:
+            settle(plane)
         started = time.perf_counter()
         first, _times = runner.add(BURST, parallel)
         rates.append((parallel, round(BURST / (time.perf_counter() - started), 1)))
@@ -163,12 +166,18 @@ def _held(runner: Runner) -> list[tuple[int, float]]:
     return curve
 
 
+def _keep_blocks_in_use(runner: Runner) -> None:
+    """Leave a pod in each of the blocks that a burst needs, as a node has them that runs pods."""
+    first, _times = runner.add(IN_BLOCKS * BLOCK)
+    for number in range(first, first + IN_BLOCKS * BLOCK, BLOCK):
+        runner.delete(number + 1, BLOCK - 1)
+
+
 def _written_burst(plane: ControlPlane, runner: Runner) -> dict:
     """How long a burst takes that is written through, and how many writes it costs the API server."""
     first, _claims_the_block = runner.add(1)
     runner.delete(first, 1)
-    time.sleep(SETTLE_SECONDS)
-    before, started = count_requests(plane), time.perf_counter()
+    before, started = settle(plane), time.perf_counter()
     first, _times = runner.add(WRITTEN_BURST, WRITTEN_BURST)
     seconds, counted = time.perf_counter() - started, count_requests(plane) - before
     runner.delete(first, WRITTEN_BURST, TABLE_PARALLEL)
