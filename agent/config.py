@@ -33,7 +33,7 @@ import tomllib
 from .collector import GRACE_SECONDS
 from .ctl import CONTROL_SOCKET
 from .identity import TOKEN_LIFETIME_SECONDS
-from .node_blocks import KEEP_BLOCKS_SECONDS
+from .idle_blocks import KEEP_BLOCKS_SECONDS
 
 _SECONDS = (int, float), "seconds"
 _NUMBERS = dict.fromkeys(("cooldown", "grace", "keep_blocks", "token_lifetime"), _SECONDS)

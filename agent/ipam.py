@@ -19,8 +19,8 @@ import ipaddress
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -29,14 +29,12 @@ from typing import NamedTuple
 from .._core.assignment import Choice, Subject, choose
 from .._core.names import handle_id
 from .._core.pool import Pool
-from .._kube.errors import ApiError, Unreachable
-from .backoff import Backoff
 from .blocks import BlockKeeper, BlockUnusableError, Change
 from .cluster import Cluster
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
 from .handles import Handles
-from .lull import Lull
 from .metrics import STORE_COMMITS, STORE_ERRORS
+from .mirror import Mirror
 from .node_blocks import NodeBlocks, Promise
 from .pods import is_asked_for, may_use
 from .resting import FOR_NOBODY, Keep
@@ -46,13 +44,6 @@ from .store import RELEASED, Row, Store
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
 MOST_TRIES = 10
-# Writes of handles at once for what is answered already. Those that somebody waits for have the other connections.
-WRITES_BEHIND = 8
-# With so many attachments answered and not yet stored, requests wait up to PACE_SECONDS for the oldest of them: several
-# times as many as a node has pods.
-MOST_BEHIND, PACE_SECONDS = 1000, 1.0
-# A kubelet gives up on a pod after two minutes; an answer that says why comes well before that.
-WRITE_SECONDS = 15.0
 LOCKED = (
     "Calico is currently not ready to process requests: ClusterInformation default has datastoreReady false,"
     " which `calicoctl datastore migrate unlock` sets true"
@@ -123,11 +114,7 @@ class Ipam:
         self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
-        # What still has to reach the API server, by handle, one after the other.
-        self._mirroring: dict[str, asyncio.Task] = {}
-        self._lull = Lull()
-        self._turns = asyncio.Semaphore(WRITES_BEHIND)
-        self._trouble = "it is slow"
+        self._mirror = Mirror(cluster.client)
 
     async def start(self, running: Iterable[Running], network: str) -> None:
         """Take over the blocks that this node has claimed, and finish what an earlier run did not get to store.
@@ -161,10 +148,7 @@ class Ipam:
 
     async def stop(self, seconds: float) -> None:
         """Let what goes on behind answered requests come to its end; what does not is finished by the next run."""
-        if self._mirroring:
-            await asyncio.wait(self._mirroring.values(), timeout=seconds)
-        for task in self._mirroring.values():
-            task.cancel()
+        await self._mirror.stop(seconds)
 
     def holding(self, handle: str, interface: str = "") -> tuple[Address, ...]:
         """What `handle` holds, the IPv4 address first; () when it holds nothing, or nothing for that interface."""
@@ -174,7 +158,7 @@ class Ipam:
     @property
     def unsettled(self) -> set[str]:
         """The handles of which something still has to reach the API server."""
-        return set(self._mirroring).union(*(keeper.unsettled for keeper in self.blocks))
+        return set(self._mirror).union(*(keeper.unsettled for keeper in self.blocks))
 
     @property
     def attachments(self) -> Mapping[str, Attachment]:
@@ -198,8 +182,7 @@ class Ipam:
         could be written in time.
         """
         self._refuse_while_locked()
-        self._lull.request()
-        await self._keep_pace()
+        await self._mirror.admit()
         async with self._turn(handle):
             missing = self._missing(handle, wanted, attributes.get("interface", ""))
             if not missing:
@@ -234,8 +217,7 @@ class Ipam:
     async def release(self, handle: str, interface: str = "") -> Outcome:
         """Free whatever the attachment holds, but nothing of another interface. That it holds nothing is no error."""
         self._refuse_while_locked()
-        self._lull.request()
-        await self._keep_pace()
+        await self._mirror.admit()
         async with self._turn(handle):
             held = self.holding(handle)
             if held and not self.holding(handle, interface):
@@ -245,23 +227,14 @@ class Ipam:
                 return Outcome((), NOTHING_HELD)
             keepers = await self.blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
-            gathered = self._lull.coming() if recorded else None
+            gathered = self._mirror.lull() if recorded else None
             keep = self._held[handle].keep if held else FOR_NOBODY
             changes = [keeper.release(handle, gathered, keep) for keeper in keepers]
-            mirrored = self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
+            mirrored = self._mirror.write(handle, lambda: self._mirror_release(handle, cidrs, changes))
             if not recorded:
-                await self._in_time([mirrored], f"handle {handle}")
+                await self._mirror.in_time([mirrored], f"handle {handle}")
             self._held.pop(handle, None)
             return Outcome(held, LOCAL_FIRST if recorded else WRITTEN_THROUGH)
-
-    async def _keep_pace(self) -> None:
-        """Slow requests down where an API server that answers gets ever more of them than it stores."""
-        latest = time.monotonic() + PACE_SECONDS
-        while len(self._mirroring) >= MOST_BEHIND and not self._cluster.client.seconds_away:
-            if (left := latest - time.monotonic()) <= 0:
-                return
-            self._lull.cut()
-            await asyncio.wait({next(iter(self._mirroring.values()))}, timeout=left)
 
     def _refuse_while_locked(self) -> None:
         """As Calico's main plugin does; others do not know of the lock."""
@@ -276,9 +249,8 @@ class Ipam:
         keepers = [promise.keeper for promise in promises]
         local_first = self._may_answer_first(handle, promises)
         cidrs = [keeper.cidr for keeper in keepers]
-        if handle in self._mirroring:  # its own release, which may wait for others
-            self._lull.cut()
-        stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)
+        self._mirror.hurry(handle)
+        stored = self._mirror.write(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)
         changes = [
             promise.keeper.assign(handle, new.owner, stored, promise.ordinal, promise.borrowed) for promise in promises
         ]
@@ -291,7 +263,7 @@ class Ipam:
                 change.answered = True
             return LOCAL_FIRST
         try:
-            await self._in_time([change.done for change in changes], str(subject))
+            await self._mirror.in_time([change.done for change in changes], str(subject))
         except BaseException as error:
             self._take_back(handle, keepers, new.keep)
             if isinstance(error, BlockUnusableError):
@@ -309,7 +281,7 @@ class Ipam:
         Not for a handle that has something under way: its own release may be what empties the block.
         """
         safe = not any(promise.borrowed or self.why_written_through(promise.keeper) for promise in promises)
-        return safe and handle not in self._mirroring
+        return safe and handle not in self._mirror
 
     def why_written_through(self, keeper: BlockKeeper) -> str | None:
         """Why an address of this block has to be stored at the API server before it is answered; None when not."""
@@ -352,7 +324,7 @@ class Ipam:
         kept = self._beside(handle, keepers)
         attachment = self._held.pop(handle, None)
         self._record(self._store.release, handle)
-        self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
+        self._mirror.write(handle, lambda: self._mirror_release(handle, cidrs, changes))
         if kept:
             self._held[handle] = replace(attachment, addresses=tuple(kept))
             rows = [(address.block, address.ordinal) for address in kept]
@@ -372,52 +344,10 @@ class Ipam:
     async def _mirror_release(self, handle: str, cidrs: Sequence[str], changes: Sequence[Change]) -> None:
         for change in changes:
             await change.done
-        async with self._turns:
+        async with self._mirror.turn:
             await self._handles.remove(handle, cidrs)
         self._record(self._store.forget, handle)
         self.blocks.forget(cidrs)
-
-    def _mirror(self, handle: str, write: Callable[[], Awaitable[None]], gather: bool = False) -> asyncio.Task:
-        """Carry out `write` after what the handle has under way, until it succeeds.
-
-        With `gather` it waits for the next lull, and for its turn.
-        """
-        before = self._mirroring.get(handle)
-        lull = self._lull.coming() if gather else None
-
-        async def persist() -> None:
-            if before is not None:
-                await asyncio.wait({before})
-            backoff = Backoff()
-            while True:
-                try:
-                    async with self._turns if lull else nullcontext():
-                        # Only those whose turn it is wait for the lull: when it comes, few tasks wake up at once.
-                        if lull:
-                            await asyncio.wait({lull})
-                        return await write()
-                except (ApiError, Unreachable) as error:
-                    retry_after = error.retry_after
-                    self._trouble = str(error)
-                    log.warning("handle %s waits for %s: %s", handle, self._cluster.client.name, error)
-                except Exception:  # a bug: what is recorded here must not be lost with the task
-                    retry_after = None
-                    log.exception("handle %s is not stored", handle)
-                await backoff.pause(retry_after)
-
-        task = self._mirroring[handle] = asyncio.get_running_loop().create_task(persist())
-        task.add_done_callback(lambda done: self._mirroring.get(handle) is done and self._mirroring.pop(handle))
-        return task
-
-    async def _in_time(self, work: Sequence[asyncio.Future], what: str) -> None:
-        """Wait until all of `work` is stored, and raise what went wrong. What takes too long goes on by itself."""
-        _done, pending = await asyncio.wait(work, timeout=WRITE_SECONDS)
-        if pending:
-            place = self._cluster.client.name
-            message = f"{what}: not stored at {place} within {WRITE_SECONDS:.0f} s: {self._trouble}"
-            raise CniError(TRY_AGAIN_LATER, message, "see: journalctl -u podnet-ipam")
-        for future in work:
-            future.result()
 
     async def _recover(self, handle: str, rows: Sequence[Row]) -> None:
         """Apply what an earlier run recorded of an attachment to what the API server has."""
@@ -426,7 +356,7 @@ class Ipam:
         if any(row.state == RELEASED for row in rows) or not self._restore(handle, rows, keepers):
             changes = [keeper.release(handle) for keeper in keepers.values()]
             self._held.pop(handle, None)
-            self._mirror(handle, lambda: self._mirror_release(handle, cidrs, changes))
+            self._mirror.write(handle, lambda: self._mirror_release(handle, cidrs, changes))
 
     def _restore(self, handle: str, rows: Sequence[Row], keepers: Mapping[str, BlockKeeper]) -> bool:
         """Have the blocks hold what the rows say. False when none of the addresses is to be had any more.
@@ -438,7 +368,7 @@ class Ipam:
         for row in rows:
             keeper = keepers.get(row.block)
             if keeper and keeper.claimed and not keeper.holds(handle) and keeper.holder(row.ordinal) is None:
-                stored = self._mirror(handle, lambda: self._handles.ensure(handle, cidrs))
+                stored = self._mirror.write(handle, lambda: self._handles.ensure(handle, cidrs))
                 keeper.restore(row.ordinal, handle, row.secondary, stored)
             if not keeper or not keeper.holds(handle):
                 log.critical("handle %s does not hold ordinal %s of block %s any more", handle, row.ordinal, row.block)
@@ -467,7 +397,9 @@ class Ipam:
                 log.critical("container %s runs with address %s of %s", attachment.container, address, owner)
         if taken:
             keepers = [keeper for keeper, _ordinal in taken]
-            stored = self._mirror(handle, lambda: self._handles.ensure(handle, [keeper.cidr for keeper in keepers]))
+            stored = self._mirror.write(
+                handle, lambda: self._handles.ensure(handle, [keeper.cidr for keeper in keepers])
+            )
             changes = [keeper.restore(ordinal, handle, secondary, stored) for keeper, ordinal in taken]
             self._hold(handle, keepers, changes, Attachment((), secondary, attachment.netns, 0.0))
             addresses = ", ".join(attachment.addresses)

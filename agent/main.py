@@ -27,6 +27,7 @@ from .config import AgentConfig
 from .endpoints import endpoints
 from .errors import TRY_AGAIN_LATER, CniError
 from .identity import keep_token
+from .idle_blocks import IdleBlocks
 from .insight import Insight
 from .ipam import Ipam
 from .local import LocalDatastore
@@ -157,7 +158,7 @@ class Agent:
             tasks.create_task(self._work_off_spool())
             tasks.create_task(self._keep_log_short())
             tasks.create_task(collector.run())
-            tasks.create_task(self._ipam.blocks.run(self._config.keep_blocks))
+            tasks.create_task(IdleBlocks(cluster, self._ipam.blocks, self._config.keep_blocks).run())
             spares = Spares(cluster, node, self._ipam.blocks, self._config.spare_blocks)
             tasks.create_task(spares.run(self._config.keep_blocks))
             # What is there now stays: the garbage collector need not look at it again and again.

@@ -30,10 +30,6 @@ log = logging.getLogger(__name__)
 
 # How long a claim of this node may stand unconfirmed before it is settled: whoever releases it needs a moment.
 CLAIM_SETTLE_SECONDS = 5.0
-SHORTEST_LOOK_SECONDS = 0.2
-LONGEST_LOOK_SECONDS = 60.0
-# As long as Calico's garbage collector leaves an empty block to its node.
-KEEP_BLOCKS_SECONDS = 900.0
 # Calico's words, its line break included.
 _NO_POOL = "The provided IP address is not in a configured pool\n"
 
@@ -76,8 +72,6 @@ class NodeBlocks:
         self.spares_concerned = asyncio.Event()
         self._keepers: dict[str, BlockKeeper] = {}
         self._settling: set[asyncio.Task] = set()
-        # Since when each block has stood empty, in seconds of the monotonic clock.
-        self._idle_since: dict[str, float] = {}
 
     async def start(self, resting: Iterable[tuple[str, int, Keep]]) -> None:
         """Take over what the node has claimed. `resting`: (block, ordinal, for whom and for how long)."""
@@ -351,29 +345,8 @@ class NodeBlocks:
                 except (ApiError, Unreachable) as error:
                     log.warning("the claim on block %s stays unconfirmed: %s", cidr, error)
 
-    async def run(self, patience: float) -> None:
-        """Give empty blocks back until cancelled; `patience` as in `give_back`."""
-        while True:
-            await asyncio.sleep(look_seconds(patience))
-            try:
-                await self.give_back(patience)
-            except (ApiError, Unreachable) as error:
-                log.warning("empty blocks are given back later: %s", error)
-
-    async def give_back(self, patience: float) -> None:
-        """Release the claims on blocks that stand empty: at once where their pool does not serve this node any more.
-
-        Of a pool that does, one is kept, and each other one for `patience` seconds.
-        """
-        idle = [keeper for keeper in self._keepers.values() if keeper.claimed and keeper.is_idle]
-        now = time.monotonic()
-        self._idle_since = {keeper.cidr: self._idle_since.get(keeper.cidr, now) for keeper in idle}
-        for keeper in idle:
-            unused = self.is_out_of_use(keeper.cidr)
-            if unused or (now - self._idle_since[keeper.cidr] >= patience and self._has_alternative(keeper)):
-                await self._give_back(keeper)
-
-    async def _give_back(self, keeper: BlockKeeper) -> None:
+    async def give_back(self, keeper: BlockKeeper) -> None:
+        """Release the claim on a block if it is idle, and stays so."""
         async with self._claiming:
             if not keeper.is_idle:
                 return
@@ -397,12 +370,6 @@ class NodeBlocks:
         pool = self._cluster.pool_of(cidr)
         return (
             pool is None or pool.why_not_usable() is not None or not pool.selects_node(self._cluster.labels(self._node))
-        )
-
-    def _has_alternative(self, keeper: BlockKeeper) -> bool:
-        pool = self._cluster.pool_of(keeper.cidr)
-        return any(
-            other is not keeper and other.room > 0 and pool.contains(other.cidr) for other in self._keepers.values()
         )
 
     def _adopt(self, stored: dict) -> BlockKeeper:
@@ -449,11 +416,6 @@ class NodeBlocks:
         return BlockKeeper(
             cluster.client, cluster.calico, self._node, stored, cluster.reserved_ordinals, self._cooldown
         )
-
-
-def look_seconds(patience: float) -> float:
-    """The time between two looks at the node's blocks, so that one that is empty goes soon after `patience` seconds."""
-    return min(max(patience / 2, SHORTEST_LOOK_SECONDS), LONGEST_LOOK_SECONDS)
 
 
 def _serves(choice: Choice, cidr: str) -> bool:

@@ -25,7 +25,8 @@ from .._kube.errors import ApiError, Unreachable
 from .blocks import BlockKeeper, BlockUnusableError
 from .cluster import Cluster
 from .handles import Handles
-from .node_blocks import NodeBlocks, Promise, look_seconds
+from .idle_blocks import look_seconds
+from .node_blocks import NodeBlocks, Promise
 
 # Calico's types of tunnels, by family.
 TUNNEL_TYPES = {4: "vxlanTunnelAddress", 6: "vxlanV6TunnelAddress"}
@@ -51,7 +52,7 @@ class Spares:
         self._named: set[str] | None = None
 
     async def run(self, patience: float) -> None:
-        """Keep them until cancelled; `patience` as in NodeBlocks.run, which gives back what is spare no more."""
+        """Keep them until cancelled; `patience` as in IdleBlocks, which gives back what is spare no more."""
         while True:
             self._blocks.spares_concerned.clear()
             try:

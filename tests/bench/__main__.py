@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print figures: the allocator, the plugin and the modules beside their peers, the agent, claims, an audit.
+"""Print figures: allocator, plugin and modules beside their peers; one agent; claims; an audit; the role, and pods.
 
 tests/bench [--figures FILE] [PART ...]
 """
@@ -11,14 +11,17 @@ import json
 import os
 import platform
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import agent, allocator, audit, claims, modules, plugin
+from bench import agent, allocator, audit, claims, modules, nodes, plugin
 
-PARTS = {part.__name__.rpartition(".")[2]: part for part in (allocator, plugin, agent, claims, modules, audit)}
+PARTS = {part.__name__.rpartition(".")[2]: part for part in (allocator, plugin, agent, claims, modules, audit, nodes)}
+
+QUIET_LOAD, MOST_QUIET_SECONDS = 0.5, 180
 
 
 def main() -> None:
@@ -30,9 +33,18 @@ def main() -> None:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     figures = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine()}
     for name in options.parts or PARTS:
+        _wait_for_quiet()
         figures[name] = {"load": round(os.getloadavg()[0], 1), **PARTS[name].report()}
     if options.figures:
         options.figures.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _wait_for_quiet() -> None:
+    """Let what earlier parts and others have left come to its end, for a bounded time."""
+    latest = time.monotonic() + MOST_QUIET_SECONDS
+    while os.getloadavg()[0] > QUIET_LOAD and time.monotonic() < latest:
+        print(f"... load {os.getloadavg()[0]:.1f}: waiting for a quiet machine", file=sys.stderr)
+        time.sleep(15)
 
 
 def _machine() -> str:

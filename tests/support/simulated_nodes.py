@@ -22,6 +22,7 @@ from podnet_ipam._core.names import cidr_name
 from podnet_ipam._kube.calico import V1
 from podnet_ipam._kube.errors import Conflict, Unreachable
 from podnet_ipam.agent.cluster import Cluster
+from podnet_ipam.agent.idle_blocks import IdleBlocks
 from podnet_ipam.agent.ipam import Ipam
 from podnet_ipam.agent.local import LocalDatastore
 from podnet_ipam.agent.store import Store
@@ -150,6 +151,7 @@ class SimulatedNode:
         self.store: NodeStore | None = None
         self.client: NodeClient | None = None
         self.ipam: Ipam | None = None
+        self.idle_blocks: IdleBlocks | None = None
 
     @property
     def is_up(self) -> bool:
@@ -165,6 +167,7 @@ class SimulatedNode:
         for reflector in cluster.reflectors:
             await reflector.synced.wait()
         self.ipam = Ipam(cluster, self.name, self.store, 0, False)
+        self.idle_blocks = IdleBlocks(cluster, self.ipam.blocks, 0)
         await self.ipam.start((), "net")
 
     def kill(self) -> None:
@@ -198,7 +201,7 @@ class SimulatedNode:
     async def give_back(self) -> None:
         """Release the claims on empty blocks."""
         _running_on.set(self.name)
-        await self.ipam.blocks.give_back(0)
+        await self.idle_blocks.give_back()
 
 
 class Tasks:

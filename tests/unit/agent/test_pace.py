@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from podnet_ipam._kube.calico import V1
-from podnet_ipam.agent import ipam
+from podnet_ipam.agent import mirror
 from podnet_ipam.agent.local import LocalDatastore
 from support.simulated_nodes import SimulatedNode, Tasks
 
@@ -56,8 +56,8 @@ async def flood(node):
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch):
-    monkeypatch.setattr(ipam, "MOST_BEHIND", MOST)
-    monkeypatch.setattr(ipam, "PACE_SECONDS", 10.0)
+    monkeypatch.setattr(mirror, "MOST_BEHIND", MOST)
+    monkeypatch.setattr(mirror, "PACE_SECONDS", 10.0)
 
 
 def test_a_flood_waits_for_an_api_server_that_is_slower(tmp_path, hurried):
@@ -75,7 +75,7 @@ def test_a_flood_does_not_wait_for_an_api_server_that_is_away(tmp_path, hurried)
             node.client.seconds_away = 1.0
             started = time.monotonic()
             assert await flood(node) == CLIENTS * PODS_OF_EACH
-            assert time.monotonic() - started < ipam.PACE_SECONDS
+            assert time.monotonic() - started < mirror.PACE_SECONDS
             node.client.seconds_away = 0.0
             node.heal()
 
@@ -86,7 +86,7 @@ def test_a_request_that_waited_long_enough_is_answered(tmp_path, hurried, monkey
     async def story():
         async with answering_first(tmp_path) as node:
             node.client.faults.extend(["refused"] * 1000)
-            monkeypatch.setattr(ipam, "PACE_SECONDS", 0.01)
+            monkeypatch.setattr(mirror, "PACE_SECONDS", 0.01)
             assert await flood(node) == CLIENTS * PODS_OF_EACH
             node.heal()
 
