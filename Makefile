@@ -19,6 +19,7 @@ test: setup lint conventions ## all tests
 
 test-all: test matrix molecule ## and the slow ones, with every supported version, and all scenarios
 	$(PYTHON) -m pytest tests/unit tests/integration -m slow $(ABREAST)
+	$(PYTHON) -m pytest tests/e2e -m slow
 
 lint: setup            ## style
 	ruff check .
@@ -52,7 +53,7 @@ bench: setup           ## figures, with the peers beside them
 	$(PYTHON) tests/bench
 
 report: setup          ## docs/performance.md and its pictures, from new figures
-	$(PYTHON) tests/bench --figures docs/performance/figures.json allocator plugin claims
+	$(PYTHON) tests/bench --figures docs/performance/figures.json allocator plugin agent claims
 	$(PYTHON) tests/bench/report.py docs/performance/figures.json
 
 cluster: setup         ## the test cluster alone

@@ -57,16 +57,22 @@ class Claims:
         Other nodes' blocks are known as of `asked` (monotonic clock, seconds) or later; `own` are this node's. A claim
         of this node on another one is what is left of a try that an error cut short, and is taken up again.
         """
-        taken = self._cluster.claimed_by_others(self._node).union(own)
-        for index in pool.block_order(self._node, taken):
-            cidr = pool.block_cidr(index)
-            block = await self.claim_block(pool, cidr)
-            if block is not None:
-                log.info("claimed block %s of pool %s", cidr, pool.name)
-                return block
-            # The cache of claims lags behind, or the block is one that nobody has claimed.
-            found = await self._blocks_of(pool, asked)
-            taken.update(cidr for cidr, block in found if block is None or not is_deleted(block))
+        claims = self._cluster.claims_of_others(self._node)
+        confirmed, pending = ({each.cidr for each in claims if each.confirmed == state} for state in (True, False))
+        known = set(own)
+        # Where other nodes are about to claim a block, this one comes last; but they may have died on the way.
+        for avoided in (confirmed | pending, confirmed):
+            taken = avoided | known
+            for index in pool.block_order(self._node, taken):
+                cidr = pool.block_cidr(index)
+                block = await self.claim_block(pool, cidr)
+                if block is not None:
+                    log.info("claimed block %s of pool %s", cidr, pool.name)
+                    return block
+                # The cache of claims lags behind, or the block is one that nobody has claimed.
+                found = await self._blocks_of(pool, asked)
+                known.update(cidr for cidr, block in found if block is None or not is_deleted(block))
+                taken |= known
         return None
 
     async def reclaim(self, pool: Pool, asked: float) -> dict | None:

@@ -156,9 +156,8 @@ class Cluster:
     def claims_of(self, node: str) -> list[Affinity]:
         return [affinity for affinity in self.affinities.items.values() if affinity.node == node]
 
-    def claimed_by_others(self, node: str) -> set[str]:
-        """The CIDRs of the blocks that other nodes than `node` have claimed, or are about to."""
-        return {affinity.cidr for affinity in self.affinities.items.values() if affinity.node != node}
+    def claims_of_others(self, node: str) -> list[Affinity]:
+        return [affinity for affinity in self.affinities.items.values() if affinity.node != node]
 
     def _config_changed(self, _name, old: Config | None, new: Config | None) -> None:
         before, after = (config is not None and config.strict_affinity for config in (old, new))

@@ -15,6 +15,9 @@ from pathlib import Path
 
 StoreError = sqlite3.Error
 
+# For how long a write waits for whoever has locked the file. Nobody should, and meanwhile nobody is answered.
+BUSY_MILLISECONDS = 100
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a file, or make it; each statement is a transaction unless `transaction` says otherwise.
@@ -28,6 +31,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         [[verdict]] = connection.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)

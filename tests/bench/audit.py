@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import ssl
 import statistics
 import subprocess
@@ -30,6 +29,14 @@ FAULTS = 20
 WRITERS = 16
 RUNS = 5
 MODULE = "ansible_collections.podnet.ipam.plugins.modules.pod_audit"
+# A process of its own, as the peak of a child counts the memory of whoever starts it.
+LAUNCHER = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, file=sys.stderr)
+"""
 
 
 def report() -> dict:
@@ -52,15 +59,11 @@ def measure(plane: ControlPlane, folder: Path) -> tuple[float, float, float, dic
     arguments = {"kubeconfig": str(plane.kubeconfig), "_ansible_remote_tmp": str(folder)}
     file = folder / "arguments.json"
     file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+    command = [sys.executable, "-c", LAUNCHER, sys.executable, "-m", MODULE, file]
     with open(folder / "result", "w+b") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", MODULE, file], stdout=output)
-        _pid, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    result = json.loads((folder / "result").read_text())
-    assert process.returncode == 0, result
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, result
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, check=True)
+    seconds, own, memory = map(float, done.stderr.split())
+    return seconds, own, memory / 1024, json.loads((folder / "result").read_text())
 
 
 def fill(plane: ControlPlane) -> None:

@@ -79,6 +79,18 @@ class Story:
         command = [BIN / "ansible-playbook", "--inventory", self.inventory, playbook, *arguments]
         subprocess.run(command, env=self.environment(), check=True, stdin=subprocess.DEVNULL)
 
+    def start(self, playbook: Path, *arguments: str) -> subprocess.Popen[str]:
+        """Begin to run a playbook. Its output, errors included, is to be read with `communicate`."""
+        command = [BIN / "ansible-playbook", "--inventory", self.inventory, playbook, *arguments]
+        return subprocess.Popen(
+            command,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def have_site(self, site: Path) -> None:
         """Bring about what a playbook declares. The plugin that it begins with may be there from another story."""
         installed = all("ipam.podnet.io/cni" in node["metadata"]["annotations"] for node in self.get("nodes"))

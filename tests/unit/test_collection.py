@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {path.stem: path for path in sorted((ROOT / "plugins/modules").glob("*.py"))}
 # They look at the machine that they run on, and reach no cluster.
-OF_NODES = {"node_preflight"}
+OF_NODES = {"node_files", "node_preflight"}
 REACHING = sorted(MODULES.keys() - OF_NODES)
 GROUP = "podnet.ipam.ipam"
 # What runs inside of Ansible has Ansible's licence. What the modules import also runs on nodes, without Ansible.

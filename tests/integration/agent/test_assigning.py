@@ -202,6 +202,13 @@ async def test_an_agent_that_was_killed_between_claim_and_confirmation_finishes_
     assert affinity["spec"]["state"] == "confirmed"
 
 
+async def test_a_node_that_died_before_it_had_its_block_keeps_nobody_off_it(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/26", blockSize=26)
+    await client.create(V1.path("BlockAffinity"), V1.new_affinity("dead", "10.244.0.0/26", "pending"))
+    node = await start_node("node-1")
+    assert (await node.add("c1")).status == 0
+
+
 async def test_a_block_changed_by_someone_else_is_read_again(client, start_node):
     await create_pool(client, "main", "10.244.0.0/26")
     node = await start_node("node-1")

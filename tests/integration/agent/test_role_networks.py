@@ -41,9 +41,8 @@ def written(tmp_path_factory):
             # Over what the files say.
             "tasks": [
                 {
-                    "ansible.builtin.template": {
-                        "src": str(ROLE / "templates/conflist.json.j2"),
-                        "dest": str(folder / name),
+                    "podnet.ipam.node_files": {
+                        "files": [{"path": str(folder / name), "content": "{{ cni_ipam_conflist_content }}"}]
                     },
                     "vars": variables,
                 }

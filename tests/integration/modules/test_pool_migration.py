@@ -147,6 +147,7 @@ def test_interrupted_at_each_of_its_steps_it_goes_on_when_it_is_run_again(town):
         town.has_moved("young", NEW)
 
 
+@pytest.mark.slow
 def test_a_block_size_is_changed_in_place_by_a_temporary_pool(town):
     with Controllers(town.cluster):
         before = town.versions()
@@ -178,6 +179,7 @@ def test_a_change_of_the_block_size_goes_on_from_each_of_its_steps(town):
         assert town.cluster.pool("old")["spec"]["blockSize"] == 28
 
 
+@pytest.mark.slow
 def test_what_cannot_move_is_named_and_keeps_the_pool_until_a_person_has_acted(town):
     pinned = {"cni.projectcalico.org/ipAddrs": '["10.244.64.200"]'}
     path = town.cluster.create_workload("Deployment", town.other, "pinned", pinned, replicas=0)
@@ -209,6 +211,7 @@ def test_with_the_tag_plan_it_only_tells_what_has_to_move(town):
     assert done.changed == 0 and '"pods": "5"' in done.stdout.replace('"pods": 5', '"pods": "5"')
 
 
+@pytest.mark.slow
 def test_the_old_pool_stays_disabled_when_it_is_not_to_be_removed(town):
     with Controllers(town.cluster):
         town.succeed(**MOVE, pool_migration_remove=False)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad luck while the role is at work: what is named, what still works, and that the next run completes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cluster.engine import engine
+from e2e.demo import SITE, is_ready
+from support.kind import ROOT, Story, wait_for
+
+pytestmark = pytest.mark.slow
+# In the order in which the role takes them, one at a time.
+NODES = ("podnet-control-plane", "podnet-worker", "podnet-worker2")
+CONFIGURATION = "/etc/podnet-ipam/agent.toml"
+
+
+@pytest.fixture
+def story():
+    """The cluster with the node plugin and the demo's pools."""
+    story = Story(ROOT / ".cache/mishaps")
+    story.join()
+    story.have_site(SITE)
+    return story
+
+
+def change(seconds):
+    """A playbook's arguments for a change that every agent has to be restarted for."""
+    return SITE, "--tags", "node", "--extra-vars", json.dumps({"cni_ipam_cooldown": seconds, "cni_ipam_batch": 1})
+
+
+def has_change(node, seconds):
+    return f"cooldown = {seconds}\n" in engine().output("exec", node, "cat", CONFIGURATION)
+
+
+def gets_an_address(story, node):
+    """Run a pod on the node until it is ready."""
+    name = f"on-{node}"
+    container = {"name": "main", "image": "localhost/podnet-workload:1", "imagePullPolicy": "IfNotPresent"}
+    tolerations = [{"operator": "Exists"}]
+    spec = {"nodeName": node, "tolerations": tolerations, "containers": [container]}
+    overrides = json.dumps({"spec": {**spec, "terminationGracePeriodSeconds": 0}})
+    story.kubectl("run", name, "--image", container["image"], "--overrides", overrides)
+    try:
+        wait_for(f"pod {name} ready", lambda: is_ready_pod(story, name))
+    finally:
+        story.kubectl("delete", "pod", name, "--timeout=60s")
+
+
+def is_ready_pod(story, name):
+    return any(pod["metadata"]["name"] == name and is_ready(pod) for pod in story.get("pods"))
+
+
+def completes(story, seconds):
+    """The next run brings all nodes to where they should be, and the one after it changes nothing."""
+    story.play_quietly(*change(seconds))
+    assert all(has_change(node, seconds) for node in NODES)
+    again = story.play_quietly(*change(seconds))
+    assert again["tasks"] == []
+    for node in NODES:
+        gets_an_address(story, node)
+
+
+def test_a_node_that_goes_down_in_the_middle_stops_the_roll_out_there(story):
+    first, second, down = NODES
+    process = story.start(*change(41))
+    wait_for("the first node changed", lambda: has_change(first, 41), 300)
+    engine().output("pause", down)
+    try:
+        output, _errors = process.communicate(timeout=600)
+        assert process.returncode != 0
+        assert down in output.partition("PLAY RECAP")[2]
+        for node in (first, second):
+            gets_an_address(story, node)
+    finally:
+        engine().output("unpause", down)
+    wait_for("all nodes ready", lambda: all(map(is_ready, story.get("nodes"))), 300)
+    assert not has_change(down, 41)
+    completes(story, 41)
+
+
+def test_an_api_server_that_goes_away_in_the_middle_leaves_the_nodes_with_their_network(story):
+    api_server, first, second = NODES
+    process = story.start(*change(42), "--limit", f"{first},{second}")
+    wait_for("the first node changed", lambda: has_change(first, 42), 300)
+    engine().output("pause", api_server)
+    try:
+        output, _errors = process.communicate(timeout=600)
+        assert process.returncode != 0 and "API server" in output, output[-3000:]
+    finally:
+        engine().output("unpause", api_server)
+    wait_for("all nodes ready", lambda: all(map(is_ready, story.get("nodes"))), 300)
+    for node in NODES:
+        gets_an_address(story, node)
+    completes(story, 42)
+
+
+def test_two_operators_at_once_leave_what_either_would(story):
+    processes = [story.start(*change(43)) for _operator in range(2)]
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
+    assert any(process.returncode == 0 for process in processes), outputs
+    completes(story, 43)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module node_files: several files of a node in one call, each of them whole at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+MODULE = "ansible_collections.podnet.ipam.plugins.modules.node_files"
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(check_mode=False, **options):
+        arguments = {"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check_mode, "_ansible_diff": True}}
+        done = subprocess.run(
+            [sys.executable, "-m", MODULE], input=json.dumps(arguments), capture_output=True, text=True, check=False
+        )
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture
+def declaration(tmp_path):
+    folder = tmp_path / "podnet-ipam"
+    return {
+        "folders": [{"path": str(folder), "mode": "0700"}],
+        "files": [
+            {"path": str(folder / "agent.toml"), "content": "cooldown = 30\n"},
+            {"path": str(folder / "kubeconfig"), "content": {"kind": "Config"}, "mode": "0600"},
+        ],
+    }
+
+
+def paths(declaration):
+    return [each["path"] for part in ("folders", "files") for each in declaration[part]]
+
+
+def content(path):
+    with open(path) as file:
+        return file.read()
+
+
+def mode(path):
+    return os.stat(path).st_mode & 0o7777
+
+
+def test_folders_and_files_are_made_and_a_second_call_changes_nothing(run, declaration):
+    folder, configuration, kubeconfig = paths(declaration)
+    first = run(**declaration)
+    assert first["changed"] and first["paths"] == [folder, configuration, kubeconfig]
+    assert (mode(folder), mode(configuration), mode(kubeconfig)) == (0o700, 0o644, 0o600)
+    assert content(configuration) == "cooldown = 30\n"
+    assert json.loads(content(kubeconfig)) == {"kind": "Config"}
+    second = run(**declaration)
+    assert (second["changed"], second["paths"]) == (False, [])
+
+
+def test_check_mode_predicts_what_is_changed_and_changes_nothing(run, declaration):
+    folder = paths(declaration)[0]
+    predicted = run(check_mode=True, **declaration)
+    assert not os.path.exists(folder)
+    assert {key: predicted[key] for key in ("changed", "paths", "diff")} == {
+        key: value for key, value in run(**declaration).items() if key in ("changed", "paths", "diff")
+    }
+
+
+@pytest.mark.parametrize("drift", ["content", "mode", "link"])
+def test_what_has_drifted_is_corrected_and_shown_and_nothing_else_is_touched(run, declaration, drift, tmp_path):
+    _folder, configuration, kubeconfig = paths(declaration)
+    run(**declaration)
+    untouched = os.stat(kubeconfig).st_ino
+    if drift == "content":
+        with open(configuration, "w") as file:
+            file.write("cooldown = 5\n")
+    elif drift == "mode":
+        os.chmod(configuration, 0o666)
+    else:
+        os.rename(configuration, tmp_path / "elsewhere")
+        os.symlink(tmp_path / "elsewhere", configuration)
+    corrected = run(**declaration)
+    assert corrected["paths"] == [configuration]
+    [difference] = corrected["diff"]
+    assert difference["before"] != difference["after"] == "mode: 0644\ncooldown = 30\n"
+    assert content(configuration) == "cooldown = 30\n" and not os.path.islink(configuration)
+    assert mode(configuration) == 0o644
+    assert os.stat(kubeconfig).st_ino == untouched
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_no_rest(run, declaration, tmp_path):
+    missing = str(tmp_path / "missing" / "file")
+    failed = run(folders=[], files=[{"path": missing, "content": "x"}])
+    assert failed["failed"] and failed["msg"].startswith(f"{missing}: ")
+    obstacle = tmp_path / "obstacle"
+    obstacle.mkdir()
+    failed = run(folders=[], files=[{"path": str(obstacle), "content": "x"}])
+    assert failed["failed"] and str(obstacle) in failed["msg"]
+    assert os.listdir(tmp_path) == ["obstacle"]
+
+
+def test_a_mode_that_is_no_octal_number_is_refused_before_anything_is_written(run, declaration):
+    declaration["files"][1]["mode"] = "rw"
+    failed = run(**declaration)
+    assert failed["failed"] and "mode 'rw' of" in failed["msg"] and "kubeconfig" in failed["msg"]
+    assert not os.path.exists(paths(declaration)[0])
