@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_files
-short_description: Write several small files of a node at once
+short_description: Bring several files of a node about at once
 description:
-  - Brings folders and text files of the machine that it runs on to the given modes and contents.
-  - It does what M(ansible.builtin.template) does for one file, for all of them in one call, so that a node of which
-    nothing has to be changed is asked once and not several times for each file.
+  - Brings folders, files and links of the machine that it runs on to the given modes, contents and targets.
+  - It does what M(ansible.builtin.template), M(ansible.builtin.copy) and M(ansible.builtin.file) do for one of them,
+    for all in one call, so that a node of which nothing has to be changed is asked once and not several times for each.
   - A file is written beside its place and renamed, so that whoever reads it sees the former content or the new one.
 author: The podnet.ipam contributors (@podnet)
 attributes:
@@ -23,7 +23,7 @@ attributes:
     support: full
 options:
   folders:
-    description: Folders to have, in this order; those above them have to exist.
+    description: Folders to have, in this order, and those above them.
     type: list
     elements: dict
     default: []
@@ -47,13 +47,29 @@ options:
         type: path
         required: true
       content:
-        description: Its text. Anything but a text is written as JSON.
+        description: Its text. Anything but a text is written as JSON. Either this or O(files[].source) is given.
         type: raw
-        required: true
+      source:
+        description: A file of the node that it is to be a copy of.
+        type: path
       mode:
         description: Its mode, octal, in quotes.
         type: str
         default: '0644'
+  links:
+    description: Symbolic links to have, made in this order after the files.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The link. A file in its place is replaced, a folder is not.
+        type: path
+        required: true
+      target:
+        description: What it points to, which need not exist.
+        type: str
+        required: true
 """
 
 EXAMPLES = r"""
@@ -72,7 +88,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths:
-  description: The folders and files that were changed, or would be in check mode.
+  description: The folders, files and links that were changed, or would be in check mode.
   returned: success
   type: list
   elements: str
@@ -102,8 +118,20 @@ OPTIONS = {
         "default": [],
         "options": {
             "path": {"type": "path", "required": True},
-            "content": {"type": "raw", "required": True},
+            "content": {"type": "raw"},
+            "source": {"type": "path"},
             "mode": {"type": "str", "default": "0644"},
+        },
+        "required_one_of": [("content", "source")],
+        "mutually_exclusive": [("content", "source")],
+    },
+    "links": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "path", "required": True},
+            "target": {"type": "str", "required": True},
         },
     },
 }
@@ -118,53 +146,76 @@ def octal(entry):
         raise ValueError(f"{where}: an octal number such as '0644' is expected") from None
 
 
-def text_of(content):
-    """What is to stand in the file. Ansible turns a text that looks like JSON into what it says."""
-    return content if isinstance(content, str) else json.dumps(content, indent=4, sort_keys=True) + "\n"
-
-
 def found(path):
-    """The mode and the text of what is there; None for either that it has not. A link is nothing that may stay."""
+    """The mode and the bytes of a file that is there, the mode of a folder; None for each that it has not."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return None, None
-    if not stat.S_ISREG(status.st_mode):
-        return stat.S_IMODE(status.st_mode) if stat.S_ISDIR(status.st_mode) else None, None
-    with open(path, "rb") as file:
-        return stat.S_IMODE(status.st_mode), file.read().decode(errors="replace")
+    if stat.S_ISREG(status.st_mode):
+        with open(path, "rb") as file:
+            return stat.S_IMODE(status.st_mode), file.read()
+    return stat.S_IMODE(status.st_mode) if stat.S_ISDIR(status.st_mode) else None, None
+
+
+def content_of(entry):
+    """The bytes that are to stand in a file. FileNotFoundError where what it is to be a copy of is not there."""
+    content = entry["content"]
+    if entry["source"]:
+        with open(entry["source"], "rb") as file:
+            return file.read()
+    # Ansible turns a text that looks like JSON into what it says.
+    text = content if isinstance(content, str) else json.dumps(content, indent=4, sort_keys=True) + "\n"
+    return text.encode()
 
 
 def have_folder(entry, check_mode):
     """Bring a folder about. Return its difference, None where there is none."""
     path, mode = entry["path"], octal(entry)
-    before, _text = found(path)
+    before, _content = found(path)
     if before == mode:
         return None
     if not check_mode:
         if before is None:
-            os.mkdir(path)
+            os.makedirs(path)
         os.chmod(path, mode)
-    return difference(path, (before, None), (mode, None))
+    return difference(path, described(before), described(mode))
 
 
 def have_file(entry, check_mode):
     """Bring a file about, as `have_folder`."""
-    path, after = entry["path"], (octal(entry), text_of(entry["content"]))
+    path, mode = entry["path"], octal(entry)
+    try:
+        content = content_of(entry)
+    except FileNotFoundError:
+        if not check_mode:
+            raise
+        content = None  # something earlier in the play, which a dry run does not do, would have brought it
     before = found(path)
-    if before == after:
+    if before == (mode, content):
         return None
     if not check_mode:
-        write(path, *after)
-    return difference(path, before, after)
+        write(path, mode, content)
+    return difference(path, described(*before), described(mode, content))
 
 
-def write(path, mode, text):
+def have_link(entry, check_mode):
+    """Bring a link about, as `have_folder`."""
+    path, target = entry["path"], entry["target"]
+    before = os.readlink(path) if os.path.islink(path) else None
+    if before == target:
+        return None
+    if not check_mode:
+        link(path, target)
+    return difference(path, f"-> {before}\n" if before else described(*found(path)), f"-> {target}\n")
+
+
+def write(path, mode, content):
     """Write beside its place, in the same folder, and rename: some readers do not notice what comes from elsewhere."""
     handle, aside = tempfile.mkstemp(prefix=".", suffix=".new", dir=os.path.dirname(path))
     try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(handle)
         os.chmod(aside, mode)
@@ -174,30 +225,41 @@ def write(path, mode, text):
         raise
 
 
+def link(path, target):
+    """Make the link beside its place and rename it."""
+    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.new")
+    os.symlink(target, aside)
+    try:
+        os.rename(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+
+
 def difference(path, before, after):
-    """Modes and texts of a path, as Ansible shows them."""
-    return {
-        "before_header": path,
-        "after_header": path,
-        "before": described(*before),
-        "after": described(*after),
-    }
+    """What Ansible shows of a path."""
+    return {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
-def described(mode, text):
-    return ("" if mode is None else f"mode: {mode:04o}\n") + (text or "")
+def described(mode, content=None):
+    """Mode and text of a file or folder; what is no text is counted."""
+    lines = "" if mode is None else f"mode: {mode:04o}\n"
+    try:
+        return lines + (content or b"").decode()
+    except UnicodeDecodeError:
+        return f"{lines}{len(content)} bytes\n"
 
 
 def main():
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
-    wanted = [*module.params["folders"], *module.params["files"]]
+    params = module.params
+    steps = [(have_folder, each) for each in params["folders"]] + [(have_file, each) for each in params["files"]]
     done, path = [], None
     try:
-        for entry in wanted:
+        for _have, entry in steps:
             octal(entry)
-        for entry in wanted:
+        for have, entry in [*steps, *((have_link, each) for each in params["links"])]:
             path = entry["path"]
-            have = have_file if "content" in entry else have_folder
             done.append(have(entry, module.check_mode))
     except (OSError, ValueError) as error:
         prefix = f"{path}: " if isinstance(error, OSError) else ""

@@ -13,6 +13,8 @@ from support.kind import ROOT, Story, wait_for
 pytestmark = pytest.mark.slow
 # In the order in which the role takes them, one at a time.
 NODES = ("podnet-control-plane", "podnet-worker", "podnet-worker2")
+# Those that a pool of the demo serves.
+RACKS = NODES[1:]
 CONFIGURATION = "/etc/podnet-ipam/agent.toml"
 
 
@@ -58,7 +60,7 @@ def completes(story, seconds):
     assert all(has_change(node, seconds) for node in NODES)
     again = story.play_quietly(*change(seconds))
     assert again["tasks"] == []
-    for node in NODES:
+    for node in RACKS:
         gets_an_address(story, node)
 
 
@@ -71,8 +73,7 @@ def test_a_node_that_goes_down_in_the_middle_stops_the_roll_out_there(story):
         output, _errors = process.communicate(timeout=600)
         assert process.returncode != 0
         assert down in output.partition("PLAY RECAP")[2]
-        for node in (first, second):
-            gets_an_address(story, node)
+        gets_an_address(story, second)
     finally:
         engine().output("unpause", down)
     wait_for("all nodes ready", lambda: all(map(is_ready, story.get("nodes"))), 300)
@@ -91,7 +92,7 @@ def test_an_api_server_that_goes_away_in_the_middle_leaves_the_nodes_with_their_
     finally:
         engine().output("unpause", api_server)
     wait_for("all nodes ready", lambda: all(map(is_ready, story.get("nodes"))), 300)
-    for node in NODES:
+    for node in RACKS:
         gets_an_address(story, node)
     completes(story, 42)
 

@@ -28,17 +28,21 @@ def run(tmp_path):
 @pytest.fixture
 def declaration(tmp_path):
     folder = tmp_path / "podnet-ipam"
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF\xff")
     return {
         "folders": [{"path": str(folder), "mode": "0700"}],
         "files": [
             {"path": str(folder / "agent.toml"), "content": "cooldown = 30\n"},
             {"path": str(folder / "kubeconfig"), "content": {"kind": "Config"}, "mode": "0600"},
+            {"path": str(folder / "shim"), "source": str(program), "mode": "0755"},
         ],
+        "links": [{"path": str(folder / "current"), "target": "v1"}],
     }
 
 
 def paths(declaration):
-    return [each["path"] for part in ("folders", "files") for each in declaration[part]]
+    return [each["path"] for part in ("folders", "files", "links") for each in declaration[part]]
 
 
 def content(path):
@@ -51,10 +55,12 @@ def mode(path):
 
 
 def test_folders_and_files_are_made_and_a_second_call_changes_nothing(run, declaration):
-    folder, configuration, kubeconfig = paths(declaration)
+    folder, configuration, kubeconfig, shim, current = paths(declaration)
     first = run(**declaration)
-    assert first["changed"] and first["paths"] == [folder, configuration, kubeconfig]
-    assert (mode(folder), mode(configuration), mode(kubeconfig)) == (0o700, 0o644, 0o600)
+    assert first["changed"] and first["paths"] == [folder, configuration, kubeconfig, shim, current]
+    assert (mode(folder), mode(configuration), mode(kubeconfig), mode(shim)) == (0o700, 0o644, 0o600, 0o755)
+    assert first["diff"][3]["after"] == "mode: 0755\n5 bytes\n"
+    assert os.readlink(current) == "v1"
     assert content(configuration) == "cooldown = 30\n"
     assert json.loads(content(kubeconfig)) == {"kind": "Config"}
     second = run(**declaration)
@@ -72,7 +78,7 @@ def test_check_mode_predicts_what_is_changed_and_changes_nothing(run, declaratio
 
 @pytest.mark.parametrize("drift", ["content", "mode", "link"])
 def test_what_has_drifted_is_corrected_and_shown_and_nothing_else_is_touched(run, declaration, drift, tmp_path):
-    _folder, configuration, kubeconfig = paths(declaration)
+    _folder, configuration, kubeconfig, _shim, _current = paths(declaration)
     run(**declaration)
     untouched = os.stat(kubeconfig).st_ino
     if drift == "content":
@@ -92,6 +98,26 @@ def test_what_has_drifted_is_corrected_and_shown_and_nothing_else_is_touched(run
     assert os.stat(kubeconfig).st_ino == untouched
 
 
+def test_a_link_is_led_elsewhere_and_takes_the_place_of_a_file(run, declaration):
+    current = paths(declaration)[-1]
+    run(**declaration)
+    declaration["links"][0]["target"] = "v2"
+    [difference] = run(**declaration)["diff"]
+    assert (difference["before"], difference["after"]) == ("-> v1\n", "-> v2\n")
+    os.unlink(current)
+    with open(current, "w") as file:
+        file.write("a file")
+    run(**declaration)
+    assert os.readlink(current) == "v2"
+
+
+def test_what_is_to_be_copied_need_not_be_there_yet_in_check_mode(run, declaration, tmp_path):
+    (tmp_path / "program").unlink()
+    assert run(check_mode=True, **declaration)["changed"]
+    failed = run(**declaration)
+    assert failed["failed"] and "shim: " in failed["msg"] and "program" in failed["msg"]
+
+
 def test_a_file_that_cannot_be_written_is_named_and_leaves_no_rest(run, declaration, tmp_path):
     missing = str(tmp_path / "missing" / "file")
     failed = run(folders=[], files=[{"path": missing, "content": "x"}])
@@ -100,7 +126,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_no_rest(run, declarat
     obstacle.mkdir()
     failed = run(folders=[], files=[{"path": str(obstacle), "content": "x"}])
     assert failed["failed"] and str(obstacle) in failed["msg"]
-    assert os.listdir(tmp_path) == ["obstacle"]
+    assert sorted(os.listdir(tmp_path)) == ["obstacle", "program"]
 
 
 def test_a_mode_that_is_no_octal_number_is_refused_before_anything_is_written(run, declaration):
