@@ -339,6 +339,7 @@ class BlockKeeper:
         """Write until the queue is empty."""
         backoff = Backoff()
         while self._queue:
+            retry_after = None
             try:
                 if self._stale:
                     await self._reload()
@@ -354,7 +355,6 @@ class BlockKeeper:
                 retry_after = error.retry_after
                 log.warning("block %s: %s changes wait: %s", self.cidr, len(self._queue), error)
             except Exception:  # a bug or a broken block: the queue must not be lost with the task
-                retry_after = None
                 log.exception("block %s: %s changes wait", self.cidr, len(self._queue))
             self._stale = True
             await backoff.pause(retry_after)

@@ -79,6 +79,7 @@ class Mirror:
                 await asyncio.wait({before})
             backoff = Backoff()
             while True:
+                retry_after = None
                 try:
                     async with self.turn if lull else nullcontext():
                         # Only those whose turn it is wait for the lull: when it comes, few tasks wake up at once.
@@ -90,7 +91,6 @@ class Mirror:
                     self._trouble = str(error)
                     log.warning("handle %s waits for %s: %s", handle, self._client.name, error)
                 except Exception:  # a bug: what is recorded here must not be lost with the task
-                    retry_after = None
                     log.exception("handle %s is not stored", handle)
                 await backoff.pause(retry_after)
 
