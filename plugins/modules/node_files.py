@@ -36,8 +36,25 @@ options:
         description: Its mode, octal, in quotes.
         type: str
         default: '0755'
+  copies:
+    description:
+      - Files to be as others of the node are, made in this order after the folders. They get mode and content, a link
+        its target; where the other one is not there, they are removed.
+      - Folders above them are made where they are missing.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The file.
+        type: path
+        required: true
+      source:
+        description: The other one.
+        type: path
+        required: true
   files:
-    description: Files to have, written in this order after the folders.
+    description: Files to have, written in this order after the copies.
     type: list
     elements: dict
     default: []
@@ -88,7 +105,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths:
-  description: The folders, files and links that were changed, or would be in check mode.
+  description: The files, folders and links that were changed, or would be in check mode.
   returned: success
   type: list
   elements: str
@@ -110,6 +127,15 @@ OPTIONS = {
         "options": {
             "path": {"type": "path", "required": True},
             "mode": {"type": "str", "default": "0755"},
+        },
+    },
+    "copies": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "path", "required": True},
+            "source": {"type": "path", "required": True},
         },
     },
     "files": {
@@ -169,6 +195,30 @@ def content_of(entry):
     return text.encode()
 
 
+def have_copy(entry, check_mode):
+    """Bring a file about that is as another one, or gone as that is. Return as `have_folder`."""
+    path, source = entry["path"], entry["source"]
+    if not os.path.lexists(source):
+        return have_nothing(entry, check_mode)
+    if not check_mode:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.islink(source):
+        return have_link({"path": path, "target": os.readlink(source)}, check_mode)
+    mode = stat.S_IMODE(os.stat(source).st_mode)
+    return have_file({"path": path, "mode": f"{mode:o}", "content": None, "source": source}, check_mode)
+
+
+def have_nothing(entry, check_mode):
+    """Bring about that there is no such file or link. Return as `have_folder`."""
+    path = entry["path"]
+    if not os.path.lexists(path):
+        return None
+    before = shown(path)
+    if not check_mode:
+        os.unlink(path)
+    return difference(path, before, "")
+
+
 def have_folder(entry, check_mode):
     """Bring a folder about. Return its difference, None where there is none."""
     path, mode = entry["path"], octal(entry)
@@ -202,12 +252,12 @@ def have_file(entry, check_mode):
 def have_link(entry, check_mode):
     """Bring a link about, as `have_folder`."""
     path, target = entry["path"], entry["target"]
-    before = os.readlink(path) if os.path.islink(path) else None
-    if before == target:
+    if os.path.islink(path) and os.readlink(path) == target:
         return None
+    before = shown(path)
     if not check_mode:
         link(path, target)
-    return difference(path, f"-> {before}\n" if before else described(*found(path)), f"-> {target}\n")
+    return difference(path, before, f"-> {target}\n")
 
 
 def write(path, mode, content):
@@ -241,6 +291,11 @@ def difference(path, before, after):
     return {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
+def shown(path):
+    """What Ansible shows of what is there now."""
+    return f"-> {os.readlink(path)}\n" if os.path.islink(path) else described(*found(path))
+
+
 def described(mode, content=None):
     """Mode and text of a file or folder; what is no text is counted."""
     lines = "" if mode is None else f"mode: {mode:04o}\n"
@@ -253,12 +308,12 @@ def described(mode, content=None):
 def main():
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     params = module.params
-    steps = [(have_folder, each) for each in params["folders"]] + [(have_file, each) for each in params["files"]]
+    parts = {"folders": have_folder, "copies": have_copy, "files": have_file, "links": have_link}
     done, path = [], None
     try:
-        for _have, entry in steps:
+        for entry in params["folders"] + params["files"]:
             octal(entry)
-        for have, entry in [*steps, *((have_link, each) for each in params["links"])]:
+        for have, entry in [(have, entry) for part, have in parts.items() for entry in params[part]]:
             path = entry["path"]
             done.append(have(entry, module.check_mode))
     except (OSError, ValueError) as error:

@@ -5,24 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
-
-MODULE = "ansible_collections.podnet.ipam.plugins.modules.node_files"
+from support.modules import run_module
 
 
 @pytest.fixture
-def run(tmp_path):
-    def run(check_mode=False, **options):
-        arguments = {"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check_mode, "_ansible_diff": True}}
-        done = subprocess.run(
-            [sys.executable, "-m", MODULE], input=json.dumps(arguments), capture_output=True, text=True, check=False
-        )
-        return json.loads(done.stdout)
-
-    return run
+def run():
+    return lambda check_mode=False, **options: run_module("node_files", _ansible_check_mode=check_mode, **options)
 
 
 @pytest.fixture
@@ -116,6 +106,50 @@ def test_what_is_to_be_copied_need_not_be_there_yet_in_check_mode(run, declarati
     assert run(check_mode=True, **declaration)["changed"]
     failed = run(**declaration)
     assert failed["failed"] and "shim: " in failed["msg"] and "program" in failed["msg"]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Two files, one that is a link and one that is not there; where copies of them are to be kept."""
+    (tmp_path / "kubeconfig").write_text("secret")
+    (tmp_path / "kubeconfig").chmod(0o600)
+    (tmp_path / "link").symlink_to("kubeconfig")
+    names = ("kubeconfig", "link", "missing")
+    return {name: {"path": f"{tmp_path}/kept{tmp_path}/{name}", "source": f"{tmp_path}/{name}"} for name in names}
+
+
+def test_copies_are_as_what_they_are_copies_of_and_a_second_call_changes_nothing(run, kept):
+    copies = list(kept.values())
+    predicted = run(check_mode=True, copies=copies)
+    assert not os.path.exists(os.path.dirname(copies[0]["path"]))
+    made = run(copies=copies)
+    assert made["paths"] == predicted["paths"] == [kept["kubeconfig"]["path"], kept["link"]["path"]]
+    assert made["diff"] == predicted["diff"]
+    assert (content(kept["kubeconfig"]["path"]), mode(kept["kubeconfig"]["path"])) == ("secret", 0o600)
+    assert os.readlink(kept["link"]["path"]) == "kubeconfig"
+    assert not os.path.lexists(kept["missing"]["path"])
+    assert not run(copies=copies)["changed"]
+
+
+def test_a_copy_of_what_is_gone_goes_as_well(run, kept):
+    run(copies=list(kept.values()))
+    for name in ("kubeconfig", "link"):
+        os.unlink(kept[name]["source"])
+    gone = run(copies=list(kept.values()))
+    assert gone["paths"] == [kept["kubeconfig"]["path"], kept["link"]["path"]]
+    assert [each["before"] for each in gone["diff"]] == ["mode: 0600\nsecret", "-> kubeconfig\n"]
+    assert not any(os.path.lexists(each["path"]) for each in kept.values())
+
+
+def test_what_was_copied_can_be_put_back(run, kept):
+    run(copies=list(kept.values()))
+    with open(kept["kubeconfig"]["source"], "w") as file:
+        file.write("of the new version")
+    with open(kept["missing"]["source"], "w") as file:
+        file.write("of the new version")
+    run(copies=[{"path": each["source"], "source": each["path"]} for each in kept.values()])
+    assert content(kept["kubeconfig"]["source"]) == "secret"
+    assert not os.path.exists(kept["missing"]["source"])
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_no_rest(run, declaration, tmp_path):
