@@ -207,14 +207,15 @@ def _differ(one, other):
     return os.path.realpath(one) != os.path.realpath(other)
 
 
-def in_force(folder):
+def in_force(folder, leaving=()):
     """(name, content) of the configuration that a runtime takes; None when there is none. ValueError names the file.
 
+    It is the one that is in force when those with the names `leaving` are gone.
     Source: libcni takes the first file in alphabetical order.
     """
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else ()
     for name in names:
-        if name.endswith(SUFFIXES):
+        if name.endswith(SUFFIXES) and name not in leaving:
             path = os.path.join(folder, name)
             try:
                 with open(path, "rb") as file:

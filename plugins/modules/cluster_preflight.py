@@ -62,7 +62,7 @@ EXAMPLES = r"""
     access:
       - group: apiextensions.k8s.io
         resources: [customresourcedefinitions]
-        verbs: [get, patch]
+        verbs: [get, create, patch]
     families: [IPv4, IPv6]
   register: preflight
 """
@@ -79,7 +79,7 @@ findings:
       type: str
       returned: always
     check:
-      description: V(access), V(pools) or V(pod_cidrs).
+      description: One of V(api_server), V(access), V(pools), V(pod_cidrs).
       type: str
       returned: always
     message:
@@ -97,6 +97,7 @@ from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runn
 from ansible_collections.podnet.ipam.plugins.module_utils._kube import observe
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.access import Access
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.connection import open_connection
+from ansible_collections.podnet.ipam.plugins.module_utils._kube.errors import Unreachable
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.network import Network
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import preflight, ranges
 
@@ -132,13 +133,16 @@ def main():
         module.fail_json(msg=missing_required_lib("netaddr"), exception=ranges.NETADDR_IMPORT_ERROR)
     families = [int(family[-1]) for family in module.params["families"]]
     with _runner.reported(module):
-        client = Access(open_connection(module.params))
-        findings = list(preflight.denied(denied(client, module.params["access"])))
-        # Without the right to read them, the pools say nothing.
-        if not findings:
-            api, pools = observe.pools(client)
-            cidrs = Network(client, api).pod_cidrs
-            findings += preflight.findings(pools, cidrs, families, module.params["pools"])
+        try:
+            client = Access(open_connection(module.params))
+            findings = list(preflight.denied(denied(client, module.params["access"])))
+            # Without the right to read them, the pools say nothing.
+            if not findings:
+                api, pools = observe.pools(client)
+                cidrs = Network(client, api).pod_cidrs
+                findings += preflight.findings(pools, cidrs, families, module.params["pools"])
+        except Unreachable as error:
+            findings = [preflight.unreachable(str(error))]
     module.exit_json(changed=False, findings=findings)
 
 

@@ -48,6 +48,10 @@ options:
     description: Whether configurations that are read before O(conflist) are going to be set aside.
     type: bool
     default: false
+  config_dir:
+    description: Folder in which the role notes which CNI configurations it wrote. It replaces these without being told to.
+    type: path
+    default: /etc/podnet-ipam
   net_dir:
     description: Folder of the CNI configurations.
     type: path
@@ -112,6 +116,8 @@ findings:
       message: /opt/podnet-ipam has 12 MB free; 150 MB are needed to install a version beside the last
 """
 
+import glob
+import os
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
@@ -127,6 +133,7 @@ OPTIONS = {
     "conflist": {"type": "str", "required": True},
     "network": {"type": "str", "required": True},
     "replace_network": {"type": "bool", "default": False},
+    "config_dir": {"type": "path", "default": "/etc/podnet-ipam"},
     "net_dir": {"type": "path", "default": "/etc/cni/net.d"},
     "bin_dir": {"type": "path", "default": "/opt/cni/bin"},
     "install_dir": {"type": "path", "default": "/opt/podnet-ipam"},
@@ -152,7 +159,8 @@ def network(params):
     wanted = {key: params[key] for key in ("main_plugin", "conflist", "network")}
     wanted["replace"] = params["replace_network"]
     try:
-        found = _preflight.in_force(params["net_dir"])
+        leaving = {os.path.basename(each) for each in glob.glob(os.path.join(glob.escape(params["config_dir"]), "*"))}
+        found = _preflight.in_force(params["net_dir"], leaving - {params["conflist"]})
     except ValueError as error:
         yield _preflight.finding(_preflight.ERROR, "network", str(error))
         return

@@ -13,6 +13,11 @@ def _finding(severity, check, message):
     return {"severity": severity, "check": check, "message": message}
 
 
+def unreachable(message):
+    """The finding that there is no answer to anything."""
+    return _finding(ERROR, "api_server", message)
+
+
 def denied(rights):
     """A finding on all the `rights` together, dicts with verb, group and resource, that were denied."""
     texts = [f"{each['verb']} {each['resource']}{'.' if each['group'] else ''}{each['group']}" for each in rights]

@@ -21,6 +21,13 @@ def test_all_rights_that_are_missing_are_told_at_once(cluster):
     assert "get customresourcedefinitions.apiextensions.k8s.io, patch customres" in finding["message"]
 
 
+def test_an_api_server_that_does_not_answer_is_a_finding_among_those_of_the_nodes(cluster):
+    result = cluster.run("cluster_preflight", environ={}, host="https://127.0.0.1:1", api_key="none")
+    [finding] = result["findings"]
+    assert not result.get("failed")
+    assert (finding["severity"], finding["check"]) == ("error", "api_server") and "127.0.0.1:1" in finding["message"]
+
+
 def test_pools_that_are_missing_or_lie_outside_are_told(cluster):
     cluster.create_pools(("outside", "192.0.2.0/24"))
     result = cluster.run("cluster_preflight", families=["IPv4", "IPv6"], pools=["outside", "nope"])

@@ -197,6 +197,7 @@ def test_the_first_configuration_in_alphabetical_order_is_in_force(tmp_path):
     (tmp_path / "10-a.conf").write_text(json.dumps({"name": "a", "type": "bridge", "ipam": {"type": "whereabouts"}}))
     name, configuration = _preflight.in_force(str(tmp_path))
     assert (name, _preflight.ipam_of(configuration)) == ("10-a.conf", ("a", "whereabouts"))
+    assert _preflight.in_force(str(tmp_path), leaving={name})[0] != name
     assert _preflight.in_force(str(tmp_path / "absent")) is None
 
 
