@@ -49,7 +49,7 @@ options:
     type: bool
     default: false
   config_dir:
-    description: Folder in which the role notes which CNI configurations it wrote. It replaces these without being told to.
+    description: Folder in which the role notes which CNI configurations it wrote, as it replaces these in any case.
     type: path
     default: /etc/podnet-ipam
   net_dir:

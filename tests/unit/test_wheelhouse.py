@@ -24,9 +24,9 @@ EXTENSION = "podnet_ipam/_core/bitmap.abi3.so"
 AARCH64 = 183  # EM_AARCH64
 
 
-def run(cache, *arguments):
+def run(cache, *arguments, **environment):
     command = [sys.executable, WHEELHOUSE, "--collection", ROOT, "--cache", cache, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -120,21 +120,29 @@ def test_nothing_is_made_of_wheels_that_are_refused(tmp_path, wheel):
 
 
 @pytest.fixture(scope="module")
-def for_aarch64():
-    """The content of the wheel that was built for another architecture, {name: bytes}, and the names beside it."""
-    # The tools and the C libraries are kept: they are half a gigabyte, and compiled in minutes.
+def cache():
+    """A cache in which nothing is made, but the tools and the C libraries are: half a gigabyte, compiled in minutes."""
     cache = cache_folder("cross-wheelhouse")
-    for built in cache.glob("wheel-*"):
+    for built in (*cache.glob("wheel-*"), *cache.glob("index-*")):
         shutil.rmtree(built)
     for archive in cache.glob("*.tar"):
         archive.unlink()
-    done = run(cache, "3.11-aarch64")
+    return cache
+
+
+def made(done, platform):
+    """The content of the plugin's wheel in the archive that was made, {name: bytes}, and the names beside it."""
     assert done.returncode == 0, done.stderr
-    with tarfile.open(json.loads(done.stdout)["archives"]["3.11-aarch64"]["path"]) as archive:
+    with tarfile.open(json.loads(done.stdout)["archives"][platform]["path"]) as archive:
         names = archive.getnames()
         [ours] = [name for name in names if name.startswith("podnet_ipam-")]
         with zipfile.ZipFile(archive.extractfile(ours)) as wheel:
             return {name: wheel.read(name) for name in wheel.namelist()}, names
+
+
+@pytest.fixture(scope="module")
+def for_aarch64(cache):
+    return made(run(cache, "3.11-aarch64"), "3.11-aarch64")
 
 
 @pytest.mark.slow
@@ -160,6 +168,51 @@ def test_the_cni_executable_for_another_architecture_answers_without_libraries_o
         ["qemu-aarch64", shim], env={"CNI_COMMAND": "VERSION", "PATH": os.defpath}, capture_output=True, check=True
     )
     assert "1.0.0" in json.loads(answer.stdout)["supportedVersions"]
+
+
+@pytest.mark.slow
+def test_a_controller_without_compiler_takes_that_of_a_package(cache, tmp_path):
+    machine = f"3.11-{os.uname().machine}"
+    wheel, _names = made(run(cache, machine, PATH=str(tmp_path), CC=""), machine)
+    shim = tmp_path / "podnet-ipam"
+    shim.write_bytes(wheel[SHIM])
+    shim.chmod(0o755)
+    answer = subprocess.run([shim], env={"CNI_COMMAND": "VERSION"}, capture_output=True, check=True)
+    assert "1.0.0" in json.loads(answer.stdout)["supportedVersions"]
+    assert EXTENSION in wheel
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Make a package index that has one wheel of the plugin; its URL."""
+
+    def make(held):
+        folder = tmp_path / "simple/podnet-ipam"
+        folder.mkdir(parents=True)
+        name, about = f"podnet_ipam-{VERSION}-cp311-abi3-linux_x86_64.whl", f"podnet_ipam-{VERSION}.dist-info"
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: podnet-ipam\nVersion: {VERSION}\n")
+            archive.writestr(
+                f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp311-abi3-linux_x86_64\n"
+            )
+            for each in held:
+                archive.writestr(each, "of the index")
+        (folder / "index.html").write_text(f'<a href="{name}">{name}</a>')
+        return folder.parent.as_uri()
+
+    return make
+
+
+@pytest.mark.slow
+def test_the_wheel_of_a_package_index_is_taken_and_none_is_built(cache, index):
+    wheel, _names = made(run(cache, f"--index={index((SHIM, EXTENSION))}", "3.11-x86_64"), "3.11-x86_64")
+    assert wheel[SHIM] == b"of the index"
+
+
+@pytest.mark.slow
+def test_a_wheel_of_an_index_that_is_of_no_use_is_refused_as_one_that_is_given(cache, index):
+    done = run(cache, f"--index={index(())}", "3.11-x86_64")
+    assert done.returncode != 0 and "holds no CNI executable" in done.stderr
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ requirements with all hashes: a node needs nothing but Python. Its name is the h
 in the cache is current. Everything is made beside its place and moved there when it is complete, so an interrupted run
 leaves nothing half-made. One run at a time makes something; others wait for it.
 
-The wheel is one of those that are given, or else built here: for nodes of this machine's kind with this machine's
-compiler, for all others with that of the package ziglang.
+The wheel is one of those that are given, or the one that a package index has of this version, or else built here: for
+nodes of this machine's kind with this machine's compiler where it has one, else with that of the package ziglang.
 
 Prints {"changed": bool, "archives": {platform: {"version": ..., "path": ...}}, "findings": [...]}. A platform is the
 node's Python and machine, such as 3.11-x86_64. Findings are those of the module node_preflight, on the given wheels.
@@ -83,11 +83,15 @@ class Platform:
 
 @dataclass(frozen=True)
 class Builder:
-    """The collection in folder `collection`, what is made of it in folder `cache`, and wheels to take as they are."""
+    """The collection in folder `collection`, what is made of it in folder `cache`, and wheels to take as they are.
+
+    `index` is the URL of a package index that has the plugin's wheels; empty where they are given or built.
+    """
 
     collection: Path
     cache: Path
     given: tuple[Path, ...] = ()
+    index: str = ""
 
     def archives(self, platforms: Iterable[Platform]) -> dict[Platform, Path]:
         """Where the archive of each platform is, or would be; for given wheels on which `findings` has no error."""
@@ -100,7 +104,7 @@ class Builder:
         wheels = {file.name: file for file in self._downloaded("node", platform)}
         # Under a name without version, which the role can call.
         (wheels["pip.zip"],) = self._downloaded("pip", platform)
-        ours = self._given_to(platform) or self._built_for(platform.machine)
+        ours = self._given_to(platform) or self._indexed(platform) or self._built_for(platform.machine)
         wheels[ours.name] = ours
         own = f"podnet-ipam=={self.version} --hash=sha256:{hashlib.sha256(ours.read_bytes()).hexdigest()}\n"
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.cache) as folder:
@@ -156,7 +160,10 @@ class Builder:
     def _origin(self, platform: Platform) -> str:
         """The hash of what the wheel is, or is built from."""
         given = self._given_to(platform)
-        return digest(given.name, given.read_bytes()) if given else self._sources()
+        if given:
+            return digest(given.name, given.read_bytes())
+        # A version on an index never changes.
+        return digest(self.index, self.version) if self.index else self._sources()
 
     def _sources(self) -> str:
         files = [self.collection / name for name in SOURCE_FILES]
@@ -164,6 +171,19 @@ class Builder:
             files += [file for file in (self.collection / folder).rglob("*") if file.suffix in SOURCE_SUFFIXES]
         named = ((str(file.relative_to(self.collection)), file.read_bytes()) for file in sorted(files))
         return digest(self.version, *(part for pair in named for part in pair))
+
+    def _indexed(self, platform: Platform) -> Path | None:
+        """The wheel that the index has for a platform; None where no index is given."""
+        if not self.index:
+            return None
+        folder = self.cache / f"index-{digest(self.index, self.version)}-{platform}"
+        if not folder.exists():
+            wanted = (f"--index-url={self.index}", f"podnet-ipam=={self.version}")
+            fill(folder, lambda target: self._fetch(platform, target, *wanted))
+        wheel = next(folder.glob("*.whl"))
+        if errors := [found["message"] for found in self._findings_on(wheel) if found["severity"] == "error"]:
+            raise SystemExit("\n".join(errors))
+        return wheel
 
     def _built_for(self, machine: str) -> Path:
         """The plugin's wheel, built here."""
@@ -183,7 +203,7 @@ class Builder:
                 shutil.copy(self.collection / file, staged / file)
             # galaxy.yml does not travel in a collection's archive; the wheel takes its version from it.
             (staged / "galaxy.yml").write_text(f"version: {self.version}\n")
-            native = (sys.platform, this_machine.machine()) == ("linux", machine)
+            native = (sys.platform, this_machine.machine()) == ("linux", machine) and has_compiler()
             tools = self._tools("build") if native else self._tools("build", "cross")
             environment = {} if native else self._cross(tools, machine, staged)
             # The locked tools stand in for build isolation, which would fetch what is newest today.
@@ -230,17 +250,19 @@ class Builder:
         with tempfile.NamedTemporaryFile("w", dir=target.parent) as file:
             file.write(requirements)
             file.flush()
-            try:
-                pip(
-                    self._tools("build"), "download", "--only-binary=:all:", "--no-deps", "--require-hashes",
-                    *(f"--platform={each}" for each in platform.manylinux),
-                    f"--python-version={platform.python}", "--dest", str(target), "--requirement", file.name,
-                )  # fmt: skip
-            except SystemExit as error:
-                if missing := re.search(r"No matching distribution found for (\S+)", str(error)):
-                    told = f"{missing[1]} has no wheel for Python {platform.python} on {platform.machine}"
-                    raise SystemExit(f"{told}, without which nodes of this kind cannot be served. {error}") from error
-                raise
+            self._fetch(platform, target, "--require-hashes", "--requirement", file.name)
+
+    def _fetch(self, platform: Platform, target: Path, *wanted: str) -> None:
+        """Download wheels for a platform from a package index."""
+        platforms = [f"--platform={each}" for each in (*platform.manylinux, f"linux_{platform.machine}")]
+        where = (*platforms, f"--python-version={platform.python}", "--dest", str(target))
+        try:
+            pip(self._tools("build"), "download", "--only-binary=:all:", "--no-deps", *where, *wanted)
+        except SystemExit as error:
+            if missing := re.search(r"No matching distribution found for (\S+)", str(error)):
+                told = f"{missing[1]} has no wheel for Python {platform.python} on {platform.machine}"
+                raise SystemExit(f"{told}, without which nodes of this kind cannot be served. {error}") from error
+            raise
 
     def _tools(self, *names: str) -> Path:
         """A virtual environment of what the requirements files lock.
@@ -267,6 +289,12 @@ def fill(folder: Path, filler: Callable[[Path], None]) -> None:
         filled.mkdir()
         filler(filled)
         filled.rename(folder)
+
+
+def has_compiler() -> bool:
+    """Whether this machine has the C compiler that its Python builds extensions with."""
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    return shutil.which(shlex.split(compiler)[0]) is not None and shutil.which("cc") is not None
 
 
 def finding(severity: str, message: str) -> dict[str, str]:
@@ -303,11 +331,12 @@ def main() -> None:
     parser.add_argument("--collection", type=Path, required=True, help="the collection's folder")
     parser.add_argument("--cache", type=Path, required=True, help="where archives and their parts are kept")
     parser.add_argument("--wheel", type=Path, action="append", default=[], help="take this one, build none")
+    parser.add_argument("--index", default="", help="URL of a package index to take it from")
     parser.add_argument("--check", action="store_true", help="only say what would be made")
     parser.add_argument("platforms", nargs="+", metavar="PLATFORM", help="such as 3.11-x86_64")
     options = parser.parse_args()
     given = tuple(file.expanduser() for file in options.wheel)
-    builder = Builder(options.collection, options.cache.expanduser(), given)
+    builder = Builder(options.collection, options.cache.expanduser(), given, options.index)
     platforms = [Platform(*name.split("-", 1)) for name in options.platforms]
     findings = list(builder.findings(platforms))
     errors = [found["message"] for found in findings if found["severity"] == "error"]
