@@ -218,6 +218,9 @@ def test_the_old_pool_stays_disabled_when_it_is_not_to_be_removed(town):
         assert town.cluster.pools() == ["old", "young"]
         assert town.cluster.pool("old")["spec"]["disabled"]
         assert town.succeed(**MOVE, pool_migration_remove=False).changed == 0
+        town.cluster.create_block("10.244.64.192/26", ["elsewhere/nobodys"])
+        done = town.migrate(**MOVE, pool_migration_remove=False)
+        assert done.returncode == 2 and "10.244.64.192" in done.said
 
 
 @pytest.mark.parametrize(
