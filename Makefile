@@ -45,7 +45,8 @@ e2e: setup             ## user stories on the kind cluster
 	$(PYTHON) tests/cluster up
 	$(PYTHON) -m pytest tests/e2e
 
-molecule: setup        ## the role on the kind cluster, by Molecule: all scenarios that this machine can run
+molecule: setup        ## the role on a fresh kind cluster, by Molecule: all scenarios that this machine can run
+	$(PYTHON) tests/cluster down
 	$(PYTHON) tests/cluster up
 	$(PYTHON) tests/scenarios.py
 
