@@ -34,6 +34,7 @@ from .._core.assignment import (
 )
 from .._core.names import OBJECT_NAME, handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
+from .attachments import Outcome
 from .calico import is_calico, refusal
 from .cluster import Cluster
 from .collector import Collector
@@ -49,7 +50,7 @@ from .errors import (
     CniError,
 )
 from .host_lock import LOCK_FILE, HostLock
-from .ipam import Ipam, Outcome
+from .ipam import Ipam
 from .network_config import POD_ANNOTATIONS, check_types
 from .protocol import Answer, Request
 from .ranges import Ranges, asked_ranges, configured_ranges

@@ -18,8 +18,9 @@ from collections.abc import Collection
 
 from .._kube.errors import ApiError, Unreachable
 from .api import Client
+from .attachments import Attachment
 from .errors import TRY_AGAIN_LATER, CniError
-from .ipam import Attachment, Ipam
+from .ipam import Ipam
 from .netns import may_exist
 from .pods import is_asked_for, may_use
 

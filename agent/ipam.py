@@ -15,21 +15,29 @@ selectors and annotations come from the watch caches and blocks are in memory, s
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import NamedTuple
 
 from .._core.assignment import Choice, Subject, choose
 from .._core.names import handle_id
-from .._core.pool import Pool
-from .blocks import BlockKeeper, BlockUnusableError, Change
+from .attachments import (
+    ALREADY_HELD,
+    LOCAL_FIRST,
+    NOTHING_HELD,
+    WRITTEN_THROUGH,
+    Address,
+    Attachment,
+    Outcome,
+    by_family,
+)
+from .blocks import BlockKeeper
+from .changes import BlockUnusableError, Change
 from .cluster import Cluster
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
 from .handles import Handles
@@ -50,55 +58,6 @@ LOCKED = (
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Address:
-    """An address that an attachment holds. `pool` is None when its pool has been removed since."""
-
-    address: str
-    block: str
-    pool: Pool | None
-
-    @property
-    def ordinal(self) -> int:
-        """Its index in the block."""
-        return int(ipaddress.ip_address(self.address)) - int(ipaddress.ip_network(self.block).network_address)
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """What a handle holds: `addresses`, the IPv4 one first; the owner attributes that are stored with them.
-
-    `netns` is the path of its network namespace, empty where it is not known. `noted` is when this agent learnt of it,
-    in seconds of the monotonic clock. `keep` says whom its addresses are kept for when they are freed.
-    """
-
-    addresses: tuple[Address, ...]
-    owner: dict[str, str]
-    netns: str
-    noted: float
-    keep: Keep = FOR_NOBODY
-
-    def serves(self, interface: str) -> bool:
-        """Whether it may be the attachment of a container's interface.
-
-        As with Calico, a handle has no interface in its name, so a container has one attachment in a network: that of
-        the interface in the attribute `interface`. Where Calico wrote the attributes, or nobody names one, it is any.
-        """
-        return self.owner.get("interface", interface) == interface or not interface
-
-
-# How an answer was made safe; the last two had nothing to do.
-LOCAL_FIRST, WRITTEN_THROUGH = "local-first", "written-through"
-ALREADY_HELD, NOTHING_HELD = "already-held", "nothing-held"
-
-
-class Outcome(NamedTuple):
-    """What a request came to: the addresses that it was about, and how the answer was made safe."""
-
-    addresses: tuple[Address, ...]
-    mode: str
 
 
 class Ipam:
@@ -299,7 +258,7 @@ class Ipam:
         """Note what the attachment holds now. Return whether the store has it."""
         pairs = list(zip(keepers, (change.ordinals[0] for change in changes), strict=True))
         kept = self._beside(handle, keepers)
-        addresses = _by_family((*kept, *(self._address(keeper, ordinal) for keeper, ordinal in pairs)))
+        addresses = by_family((*kept, *(self._address(keeper, ordinal) for keeper, ordinal in pairs)))
         self._held[handle] = replace(new, addresses=addresses, noted=time.monotonic())
         rows = [(address.block, address.ordinal) for address in kept]
         rows += [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
@@ -374,7 +333,7 @@ class Ipam:
                 log.critical("handle %s does not hold ordinal %s of block %s any more", handle, row.ordinal, row.block)
         held = [(keeper, ordinal) for keeper in keepers.values() for ordinal in keeper.holds(handle)]
         if held:
-            addresses = _by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
+            addresses = by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
             first = rows[0]
             self._held[handle] = Attachment(addresses, first.secondary, first.netns, time.monotonic(), first.keep)
         return bool(held)
@@ -419,7 +378,7 @@ class Ipam:
         for ordinal, handle, owner in keeper.attachments:
             held, address = self.holding(handle), self._address(keeper, ordinal)
             if address not in held:
-                self._held[handle] = Attachment(_by_family((*held, address)), owner, "", time.monotonic())
+                self._held[handle] = Attachment(by_family((*held, address)), owner, "", time.monotonic())
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
         return Address(keeper.address(ordinal), keeper.cidr, self._cluster.pool_of(keeper.cidr))
@@ -443,8 +402,3 @@ def _timestamp() -> str:
     now = datetime.now(UTC)
     fraction = f".{now.microsecond:06}".rstrip("0").rstrip(".")
     return f"{now:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC"
-
-
-def _by_family(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """The IPv4 address first."""
-    return tuple(sorted(addresses, key=lambda held: ":" in held.address))
