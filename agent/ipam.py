@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 
 from .._core.assignment import Choice, Subject, choose
@@ -69,7 +70,7 @@ class Ipam:
         self._store = store
         self._cooldown = cooldown
         self._handles = Handles(cluster.client, cluster.calico)
-        self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders)
+        self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders, self._restore_held)
         self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
@@ -246,7 +247,7 @@ class Ipam:
         """Why an address of this block has to be stored at the API server before it is answered; None when not."""
         if not self._cluster.config.strict_affinity:
             return "strictAffinity is off: other nodes may take addresses of it"
-        if not keeper.claimed:
+        if not keeper.is_this_nodes:
             return "it is not this node's: its owner may take addresses of it"
         if keeper.known_at < self._cluster.strict_since:
             return "strictAffinity is on since a moment ago: others may have taken addresses before"
@@ -379,6 +380,14 @@ class Ipam:
             held, address = self.holding(handle), self._address(keeper, ordinal)
             if address not in held:
                 self._held[handle] = Attachment(by_family((*held, address)), owner, "", time.monotonic())
+
+    def _restore_held(self, keeper: BlockKeeper) -> None:
+        """A block was deleted and made anew: what runs keeps its addresses. What is under way is in its queue."""
+        for handle, attachment in list(self._held.items()):
+            for address in attachment.addresses:
+                if address.block == keeper.cidr and handle not in keeper.unsettled and not keeper.holds(handle):
+                    stored = self._mirror.write(handle, partial(self._handles.ensure, handle, [keeper.cidr]))
+                    keeper.restore(address.ordinal, handle, attachment.owner, stored)
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
         return Address(keeper.address(ordinal), keeper.cidr, self._cluster.pool_of(keeper.cidr))

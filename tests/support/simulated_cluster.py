@@ -14,7 +14,7 @@ from pathlib import Path
 
 from podnet_ipam._core.assignment import AssignmentError
 from podnet_ipam._core.block import spec_problem
-from podnet_ipam._core.names import is_deleted
+from podnet_ipam._core.names import host_affinity, is_deleted
 from podnet_ipam._kube.calico import CONFIG_NAME, V1
 from podnet_ipam._kube.errors import ApiError, Unreachable
 from podnet_ipam.agent.errors import CniError
@@ -76,6 +76,18 @@ class SimulatedCluster:
     async def give_back(self, name: str) -> None:
         """Have a node release its claims on empty blocks."""
         await self._ask(name, self.nodes[name].give_back())
+
+    async def remove(self, kind: str, name: str) -> None:
+        """Delete an object, as an operator may do by mistake."""
+        path = V1.path(kind, name)
+        await self._datastore.delete(path, (await self._datastore.get(path))["metadata"]["uid"])
+
+    async def set_affinity(self, block: str, node: str) -> None:
+        """Write another node into a block, and leave the claims as they are."""
+        path = V1.path("IPAMBlock", block)
+        stored = await self._datastore.get(path)
+        spec = {**stored["spec"], "affinity": host_affinity(node)}
+        await self._datastore.replace(path, V1.changed(stored, spec))
 
     async def _ask(self, name, request):
         """The answer, or None when there is none: an error, or the node's death."""
