@@ -188,12 +188,11 @@ class Ipam:
             keepers = await self.blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
             gathered = self._mirror.lull() if recorded else None
-            keep = self._held[handle].keep if held else FOR_NOBODY
+            keep = self._held.pop(handle).keep if held else FOR_NOBODY
             changes = [keeper.release(handle, gathered, keep) for keeper in keepers]
             mirrored = self._mirror.write(handle, lambda: self._mirror_release(handle, cidrs, changes))
             if not recorded:
                 await self._mirror.in_time([mirrored], f"handle {handle}")
-            self._held.pop(handle, None)
             return Outcome(held, LOCAL_FIRST if recorded else WRITTEN_THROUGH)
 
     def _refuse_while_locked(self) -> None:
@@ -306,7 +305,7 @@ class Ipam:
             await change.done
         async with self._mirror.turn:
             await self._handles.remove(handle, cidrs)
-        self._record(self._store.forget, handle)
+        self._record(self._store.forget, handle, handle in self._held)
         self.blocks.forget(cidrs)
 
     async def _recover(self, handle: str, rows: Sequence[Row]) -> None:
