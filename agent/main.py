@@ -69,14 +69,22 @@ class Agent:
 
     async def answer(self, request: Request) -> Answer:
         record = Record(request)
-        if await self._is_ready():
+        if not await self._is_ready():
+            answer = _refuse(record, self.insight.why_unable())
+        elif not await self._is_deleted_before(request):
+            answer = _refuse(record, "an earlier DEL of this container could not be carried out yet")
+        else:
             answer = await self._server.handle(request, record)
             if answer.again and request.is_delete:
                 answer = self._postpone(request, record)
-        else:
-            answer = _refuse(record, self.insight.why_unable())
         record.close()
         return answer
+
+    async def _is_deleted_before(self, request: Request) -> bool:
+        """Whether no DEL of a container that starts is still to come, which would free what it gets now."""
+        if request.variables.get("CNI_COMMAND") != "ADD":
+            return True
+        return await self._spool.consume(self._carry_out, request.variables.get("CNI_CONTAINERID", ""))
 
     async def _is_ready(self) -> bool:
         """Whether the agent knows the node's state, for which a request waits some time."""
@@ -150,6 +158,8 @@ class Agent:
             collector = Collector(self._ipam, self._client, node, self._config.grace)
             self._server = CniServer(self._ipam, cluster, node, collector)
             self.insight.ready(self._ipam, cluster, self._server)
+            # What ended while there was no agent is free before anybody asks, where that needs no API server.
+            await asyncio.wait({tasks.create_task(self._spool.consume(self._carry_out))}, timeout=SPOOL_SECONDS)
             self._ready.set()
             # There may be thousands of them.
             tasks.create_task(cluster.namespaces.run())

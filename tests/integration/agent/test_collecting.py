@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from podnet_ipam._kube.calico import V1
+from support.faulty_proxy import Fault, FaultyProxy
 from support.plane import allocated, create_pool, settled
 
 VALID = "cni.dev/valid-attachments"
@@ -47,6 +48,28 @@ async def test_an_unreadable_tombstone_is_dropped_and_the_others_are_carried_out
     await node.delete("gone")
     await node.start()
     await settled(client, [kept.address])
+
+
+async def test_a_container_that_comes_back_with_the_agent_does_not_lose_its_address_to_its_earlier_delete(
+    client, plane, start_node
+):
+    await create_pool(client, "main", "10.244.0.0/20")
+    with FaultyProxy(plane) as proxy:
+        node = await start_node("node-1", proxy.url)
+        await add(node, "again")
+        node.stop(signal.SIGKILL)
+        for container in ("never-seen", "again"):
+            assert (await node.delete(container)).status == 0
+        proxy.faults.append(Fault("GET", "/ipamhandles/podnet.never-seen", seconds=1))
+        node.launch()
+        await node.logged("ready: node")
+        reply = await add(node, "again")
+        assert reply.status == 0
+        async with asyncio.timeout(15):
+            while list(node.spool.iterdir()):
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+        await settled(client, [reply.address])
 
 
 async def test_an_unknown_attachment_is_deleted_while_the_api_server_is_away(node, client, plane):
