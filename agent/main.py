@@ -20,6 +20,7 @@ from .._core.bitmap import COMPILED
 from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Unreachable
 from .api import Client, read_kubeconfig
+from .backoff import Backoff
 from .cluster import Cluster, detect_calico_api
 from .cni import CniServer, error_answer
 from .collector import Collector
@@ -71,7 +72,7 @@ class Agent:
         record = Record(request)
         if not await self._is_ready():
             answer = _refuse(record, self.insight.why_unable())
-        elif not await self._is_deleted_before(request):
+        elif not await self._is_settled(request):
             answer = _refuse(record, "an earlier DEL of this container could not be carried out yet")
         else:
             answer = await self._server.handle(request, record)
@@ -80,7 +81,7 @@ class Agent:
         record.close()
         return answer
 
-    async def _is_deleted_before(self, request: Request) -> bool:
+    async def _is_settled(self, request: Request) -> bool:
         """Whether no DEL of a container that starts is still to come, which would free what it gets now."""
         if request.variables.get("CNI_COMMAND") != "ADD":
             return True
@@ -145,11 +146,15 @@ class Agent:
         """Learn the cluster's state and follow it until cancelled."""
         node = self._config.node
         async with asyncio.TaskGroup() as tasks:
+
+            def keep_up(what: str, run: Callable[[], Awaitable[None]]) -> None:
+                tasks.create_task(_keep_up(what, run))
+
             if isinstance(self._client, Client):
-                tasks.create_task(keep_token(self._client, self._config.token_lifetime))
+                keep_up("the token", lambda: keep_token(self._client, self._config.token_lifetime))
             cluster = Cluster(self._client, await self._find_calico_api())
             for reflector in cluster.reflectors:
-                tasks.create_task(reflector.run())
+                keep_up("a watch", reflector.run)
             for reflector in cluster.reflectors:
                 await reflector.synced.wait()
             self._ipam = Ipam(cluster, node, self._store, self._config.cooldown, self._config.routes)
@@ -162,15 +167,15 @@ class Agent:
             await asyncio.wait({tasks.create_task(self._spool.consume(self._carry_out))}, timeout=SPOOL_SECONDS)
             self._ready.set()
             # There may be thousands of them.
-            tasks.create_task(cluster.namespaces.run())
+            keep_up("a watch", cluster.namespaces.run)
             if self._config.routes:
-                tasks.create_task(_keep_routes(cluster, node))
-            tasks.create_task(self._work_off_spool())
-            tasks.create_task(self._keep_log_short())
-            tasks.create_task(collector.run())
-            tasks.create_task(IdleBlocks(cluster, self._ipam.blocks, self._config.keep_blocks).run())
+                keep_up("routes", lambda: _keep_routes(cluster, node))
+            keep_up("the spool", self._work_off_spool)
+            keep_up("the store's log", self._keep_log_short)
+            keep_up("the search for vanished pods", collector.run)
+            keep_up("empty blocks", IdleBlocks(cluster, self._ipam.blocks, self._config.keep_blocks).run)
             spares = Spares(cluster, node, self._ipam.blocks, self._config.spare_blocks)
-            tasks.create_task(spares.run(self._config.keep_blocks))
+            keep_up("spare blocks", lambda: spares.run(self._config.keep_blocks))
             # What is there now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
@@ -215,6 +220,17 @@ def _refuse(record: Record, why: str) -> Answer:
     error = CniError(TRY_AGAIN_LATER, why)
     record.fail(error)
     return error_answer(error)
+
+
+async def _keep_up(what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Have something go on behind the answers: what fails there must not keep pods from starting."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await run()
+        except Exception:
+            log.exception("%s: begun anew", what)
+        await backoff.pause(None)
 
 
 async def _keep_routes(cluster: Cluster, node: str) -> None:

@@ -218,6 +218,11 @@ class AgentNode:
         resource.prlimit(self._process.pid, limit, (value, resource.RLIM_INFINITY))
 
     @property
+    def is_running(self) -> bool:
+        """Whether it is still the process that was started."""
+        return self._process.poll() is None
+
+    @property
     def resident_bytes(self) -> int:
         """How much of the process is in memory."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])

@@ -39,9 +39,9 @@ class SimulatedCluster:
         # A death that nobody waits for is no news.
         loop.set_exception_handler(lambda loop, context: None)
         self.chance = random.Random(0)
-        self._datastore = LocalDatastore(folder / "datastore.sqlite", folder / "pools.toml")
-        self.nodes = {name: SimulatedNode(name, self._datastore, folder, tasks) for name in nodes}
-        self.calico = Calico(self._datastore)
+        self.datastore = LocalDatastore(folder / "datastore.sqlite", folder / "pools.toml")
+        self.nodes = {name: SimulatedNode(name, self.datastore, folder, tasks) for name in nodes}
+        self.calico = Calico(self.datastore)
         self.held: dict[str, tuple[str, set[str]]] = {}
         self.open: dict[tuple[str, str], str] = {}
         # What the pools file declares.
@@ -52,7 +52,7 @@ class SimulatedCluster:
             if node.is_up:
                 node.kill()
             await node.bury()
-        await self._datastore.close()
+        await self.datastore.close()
 
     async def add(self, name: str, container: str) -> None:
         self.open[name, container] = "ADD"
@@ -80,14 +80,14 @@ class SimulatedCluster:
     async def remove(self, kind: str, name: str) -> None:
         """Delete an object, as an operator may do by mistake."""
         path = V1.path(kind, name)
-        await self._datastore.delete(path, (await self._datastore.get(path))["metadata"]["uid"])
+        await self.datastore.delete(path, (await self._datastore.get(path))["metadata"]["uid"])
 
     async def set_affinity(self, block: str, node: str) -> None:
         """Write another node into a block, and leave the claims as they are."""
         path = V1.path("IPAMBlock", block)
-        stored = await self._datastore.get(path)
+        stored = await self.datastore.get(path)
         spec = {**stored["spec"], "affinity": host_affinity(node)}
-        await self._datastore.replace(path, V1.changed(stored, spec))
+        await self.datastore.replace(path, V1.changed(stored, spec))
 
     async def _ask(self, name, request):
         """The answer, or None when there is none: an error, or the node's death."""
@@ -111,11 +111,11 @@ class SimulatedCluster:
         self.strict = not self.strict
         spec = {"strictAffinity": self.strict, "autoAllocateBlocks": True}
         path = V1.path("IPAMConfig", CONFIG_NAME)
-        present = {obj["metadata"]["name"]: obj for obj in (await self._datastore.list(V1.path("IPAMConfig")))[0]}
+        present = {obj["metadata"]["name"]: obj for obj in (await self.datastore.list(V1.path("IPAMConfig")))[0]}
         if CONFIG_NAME in present:
-            await self._datastore.replace(path, {**present[CONFIG_NAME], "spec": spec})
+            await self.datastore.replace(path, {**present[CONFIG_NAME], "spec": spec})
         else:
-            await self._datastore.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", CONFIG_NAME, spec))
+            await self.datastore.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", CONFIG_NAME, spec))
         await asyncio.sleep(0.02)
 
     async def start_all(self) -> None:
@@ -176,4 +176,4 @@ class SimulatedCluster:
         return allocated, {obj["spec"]["handleID"] for obj in await self._stored("IPAMHandle")}
 
     async def _stored(self, kind):
-        return [obj for obj in (await self._datastore.list(V1.path(kind)))[0] if not is_deleted(obj)]
+        return [obj for obj in (await self.datastore.list(V1.path(kind)))[0] if not is_deleted(obj)]
