@@ -174,11 +174,16 @@ class Ipam:
                 raise CniError(ALREADY_ASSIGNED, f"handle {handle} asks for {address}, but holds {', '.join(held)}")
         return missing
 
-    async def release(self, handle: str, interface: str = "") -> Outcome:
-        """Free whatever the attachment holds, but nothing of another interface. That it holds nothing is no error."""
+    async def release(self, handle: str, interface: str = "", only: Attachment | None = None) -> Outcome:
+        """Free whatever the attachment holds, but nothing of another interface. That it holds nothing is no error.
+
+        With `only`, nothing either if somebody has asked for the attachment since it was found to be this one.
+        """
         self._refuse_while_locked()
         await self._mirror.admit()
         async with self._turn(handle):
+            if only is not None and self._held.get(handle) is not only:
+                return Outcome((), NOTHING_HELD)
             held = self.holding(handle)
             if held and not self.holding(handle, interface):
                 return Outcome((), NOTHING_HELD)
@@ -267,8 +272,8 @@ class Ipam:
     def _move(self, handle: str, netns: str) -> None:
         """A container that is started again after a reboot keeps its id, but not its network namespace."""
         attachment = self._held[handle]
+        self._held[handle] = replace(attachment, netns=netns or attachment.netns, noted=time.monotonic())
         if netns and netns != attachment.netns:
-            self._held[handle] = replace(attachment, netns=netns, noted=time.monotonic())
             self._record(self._store.move, handle, netns)
 
     def _beside(self, handle: str, keepers: Sequence[BlockKeeper]) -> list[Address]:
