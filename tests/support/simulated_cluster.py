@@ -22,6 +22,7 @@ from podnet_ipam.agent.local import LocalDatastore
 from support.simulated_nodes import Calico, Death, SimulatedNode, Tasks, address_of
 
 SETTLE_SECONDS = 30
+DISABLED, DELETED = "disabled", "deleted"
 
 
 class SimulatedCluster:
@@ -44,6 +45,7 @@ class SimulatedCluster:
         self.calico = Calico(self.datastore)
         self.held: dict[str, tuple[str, set[str]]] = {}
         self.open: dict[tuple[str, str], str] = {}
+        self._pool: dict | None = None
         # What the pools file declares.
         self.strict = True
 
@@ -77,10 +79,29 @@ class SimulatedCluster:
         """Have a node release its claims on empty blocks."""
         await self._ask(name, self.nodes[name].give_back())
 
+    async def collect(self, name: str) -> None:
+        """Have a node's runtime say what it still has."""
+        valid = [container for container, (node, _addresses) in self.held.items() if node == name]
+        await self._ask(name, self.nodes[name].collect(valid))
+
+    async def edit_pool(self, change: str | None) -> None:
+        """Somebody disables or deletes the only pool; None: or makes it what it was."""
+        path = V1.path("IPPool")
+        present = next(iter((await self.datastore.list(path))[0]), None)
+        self._pool = self._pool or present
+        name, spec = self._pool["metadata"]["name"], {**self._pool["spec"], "disabled": change == DISABLED}
+        if change == DELETED:
+            if present is not None:
+                await self.remove("IPPool", name)
+        elif present is None:
+            await self.datastore.create(path, V1.new("IPPool", name, spec))
+        else:
+            await self.datastore.replace(V1.path("IPPool", name), V1.changed(present, spec))
+
     async def remove(self, kind: str, name: str) -> None:
         """Delete an object, as an operator may do by mistake."""
         path = V1.path(kind, name)
-        await self.datastore.delete(path, (await self._datastore.get(path))["metadata"]["uid"])
+        await self.datastore.delete(path, (await self.datastore.get(path))["metadata"]["uid"])
 
     async def set_affinity(self, block: str, node: str) -> None:
         """Write another node into a block, and leave the claims as they are."""

@@ -12,7 +12,7 @@ import ipaddress
 import random
 import sqlite3
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from podnet_ipam._kube.calico import V1
 from podnet_ipam._kube.errors import Conflict, Unreachable
 from podnet_ipam.agent.attachments import Outcome
 from podnet_ipam.agent.cluster import Cluster
+from podnet_ipam.agent.collector import Collector
 from podnet_ipam.agent.idle_blocks import IdleBlocks
 from podnet_ipam.agent.ipam import Ipam
 from podnet_ipam.agent.local import LocalDatastore
@@ -164,6 +165,7 @@ class SimulatedNode:
         self.client: NodeClient | None = None
         self.ipam: Ipam | None = None
         self.idle_blocks: IdleBlocks | None = None
+        self.collector: Collector | None = None
 
     @property
     def is_up(self) -> bool:
@@ -180,6 +182,7 @@ class SimulatedNode:
             await reflector.synced.wait()
         self.ipam = Ipam(cluster, self.name, self.store, 0, False)
         self.idle_blocks = IdleBlocks(cluster, self.ipam.blocks, 0)
+        self.collector = Collector(self.ipam, self.client, self.name, 0)
         await self.ipam.start((), "net")
 
     def kill(self) -> None:
@@ -217,6 +220,11 @@ class SimulatedNode:
         """Release the claims on empty blocks."""
         _running_on.set(self.name)
         await self.idle_blocks.give_back()
+
+    async def collect(self, containers: Collection[str]) -> None:
+        """Free what others than these containers hold, as a runtime asks for by the verb GC."""
+        _running_on.set(self.name)
+        await self.collector.collect("net", [(container, "") for container in containers])
 
 
 class Tasks:
