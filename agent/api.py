@@ -109,7 +109,9 @@ class Client:
 
     def __init__(self, credentials: Credentials):
         self._credentials = credentials
-        self._failing_since: float | None = None
+        # When it was last heard of, in seconds of the monotonic clock, and whether a request has failed since.
+        self._heard = time.monotonic()
+        self._failing = False
         self._session = aiohttp.ClientSession(
             base_url=credentials.server,
             headers={"Accept": "application/json", "User-Agent": "podnet-ipam"},
@@ -129,8 +131,8 @@ class Client:
 
     @property
     def seconds_away(self) -> float:
-        """For how long requests have found no API server; 0 when the last one found it."""
-        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+        """For how long nothing has been heard of an API server that works; 0 when the last request found one."""
+        return time.monotonic() - self._heard if self._failing else 0.0
 
     async def close(self) -> None:
         await self._session.close()
@@ -160,8 +162,8 @@ class Client:
         kept: list[T] = []
         asked = {"limit": str(PAGE_SIZE), **(query or {})}
         while True:
-            page = msgspec.json.decode(await self._answer("GET", path, query=asked), type=_Page)
-            kept += [keep(msgspec.json.decode(item)) for item in page.items]
+            page = self._decoded(await self._answer("GET", path, query=asked), _Page)
+            kept += [keep(self._decoded(item)) for item in page.items]
             if not page.metadata.get("continue"):
                 return kept, page.metadata["resourceVersion"]
             asked["continue"] = page.metadata["continue"]
@@ -178,15 +180,17 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + _WATCH_GRACE_SECONDS)
         try:
             async with self._session.get(path, params=query, timeout=timeout) as response:
-                self._failing_since = None
+                self._hear(response.status)
                 await _raise_for_status("WATCH", path, response)
                 try:
                     rest = b""
                     # Not by lines: a block's event is longer than what the line reader of the stream allows.
                     async for chunk in response.content.iter_any():
+                        if not self._failing:
+                            self._heard = time.monotonic()
                         *lines, rest = (rest + chunk).split(b"\n")
                         for line in lines:
-                            yield msgspec.json.decode(line)
+                            yield self._decoded(line)
                 finally:
                     # Left in the middle of the stream, without the farewell of TLS: nobody would wait for its answer.
                     if response.connection is not None and response.connection.transport is not None:
@@ -195,7 +199,7 @@ class Client:
             raise self._unreachable(error) from error
 
     async def _request(self, method: str, path: str, body: dict | None = None) -> dict:
-        return msgspec.json.decode(await self._answer(method, path, body))
+        return self._decoded(await self._answer(method, path, body))
 
     async def _answer(self, method: str, path: str, body: dict | None = None, query: dict | None = None) -> bytes:
         data = None if body is None else msgspec.json.encode(body)
@@ -205,14 +209,27 @@ class Client:
             async with self._session.request(
                 method, path, data=data, params=query, headers=headers, timeout=timeout
             ) as response:
-                self._failing_since = None
+                self._hear(response.status)
                 await _raise_for_status(method, path, response)
                 return await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
+    def _hear(self, status: int) -> None:
+        """An answer came. One of 500 or more says that behind it nothing works, such as the API server's datastore."""
+        self._failing = status >= 500
+        if not self._failing:
+            self._heard = time.monotonic()
+
+    def _decoded(self, data: bytes, kind: type = Any) -> Any:
+        """What an answer says. Where it is no JSON, or of another kind, it is not the API server that answered."""
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.DecodeError as error:
+            raise self._unreachable(error) from error
+
     def _unreachable(self, error: Exception) -> Unreachable:
-        self._failing_since = self._failing_since or time.monotonic()
+        self._failing = True
         return Unreachable(
             f"no answer from the API server {self._credentials.server} (from {self._credentials.source}): "
             f"{error or type(error).__name__}"

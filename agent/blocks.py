@@ -18,7 +18,7 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .._core.block import Block
 from .._core.names import cidr_name, host_affinity, is_deleted, spare_handle
@@ -26,67 +26,12 @@ from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
 from .backoff import Backoff
+from .changes import BlockUnusableError, Change
 from .handles import delete_softly
 from .metrics import BLOCK_CONFLICTS
 from .resting import FOR_NOBODY, Keep, Resting
 
 log = logging.getLogger(__name__)
-
-
-class BlockUnusableError(Exception):
-    """The block has no free address for an assignment, or is not this node's any more: try another one."""
-
-
-class Change:
-    """An assignment or a release on its way to the API server.
-
-    `done` is set when it is stored, with the ordinals that it concerns. It is not stored before `after` is done: for an
-    assignment, the writing of its handle. `wanted` is the ordinal that it has to be, if it has to be a certain one.
-    A `borrowed` address may be one of a block of another node. Once `answered`, the runtime knows the address and it
-    can no longer be exchanged for another. `keep` says whom a release keeps the address for.
-    """
-
-    def __init__(
-        self,
-        handle: str,
-        secondary: dict[str, str] | None,
-        after: asyncio.Future | None = None,
-        wanted: int | None = None,
-        borrowed: bool = False,
-        keep: Keep = FOR_NOBODY,
-    ):
-        self.handle = handle
-        self.secondary = secondary
-        self.after = after
-        self.wanted = wanted
-        self.borrowed = borrowed
-        self.keep = keep
-        self.ordinals: list[int] = [] if wanted is None else [wanted]
-        self.answered = False
-        self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        # Not every change is waited for; whoever does still gets the exception.
-        self.done.add_done_callback(lambda future: future.cancelled() or future.exception())
-
-    @property
-    def is_assignment(self) -> bool:
-        return self.secondary is not None
-
-    @property
-    def ready(self) -> bool:
-        return self.after is None or self.after.done()
-
-    @property
-    def failed(self) -> bool:
-        """Whether it will not be stored; where nothing has to be waited for, it may be stored already."""
-        return self.done.done() and self.done.exception() is not None
-
-    def settle(self, error: Exception | None = None) -> None:
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(self.ordinals)
-        else:
-            self.done.set_exception(error)
 
 
 class BlockKeeper:
@@ -95,6 +40,9 @@ class BlockKeeper:
     `reserved` gives the ordinals of a block's CIDR that must not be assigned unasked. A freed address rests for
     `cooldown` seconds. `claimed` says whether this node's claim on the block stands; without it, the block is another
     node's or nobody's, and what this node holds of it is borrowed.
+
+    Where a claimed block has been deleted, `renew` returns it as it was made anew, by this node or another one; None
+    where it cannot be had, NotFound where not at this moment. `on_renewed` is called with the keeper then.
     """
 
     def __init__(
@@ -105,6 +53,8 @@ class BlockKeeper:
         stored: dict,
         reserved: Callable[[str], Iterable[int]],
         cooldown: float,
+        renew: Callable[[str], Awaitable[dict | None]],
+        on_renewed: Callable[[BlockKeeper], None],
     ):
         self._client = client
         self._calico = calico
@@ -117,9 +67,13 @@ class BlockKeeper:
         self._writer: asyncio.Task | None = None
         self._stale = False
         self._cooldown = cooldown
+        self._renew = renew
+        self._on_renewed = on_renewed
         self._resting = Resting()
         self.promised = 0
         self.claimed = False
+        self._stored = stored
+        self._may_be_empty = False
         self._load(stored)
 
     @property
@@ -145,10 +99,10 @@ class BlockKeeper:
     @property
     def room(self) -> int:
         """Addresses of this node's own block that can still be promised."""
-        return self.lendable if self._is_this_nodes else 0
+        return self.lendable if self.is_this_nodes else 0
 
     @property
-    def _is_this_nodes(self) -> bool:
+    def is_this_nodes(self) -> bool:
         """Whether the block is this node's, by its claim and by what the block itself says."""
         return self.claimed and self._block.affinity == self._affinity
 
@@ -201,7 +155,7 @@ class BlockKeeper:
     def kept_for(self, pod: str) -> int | None:
         """The ordinal of this node's own block that is kept for a pod and may be given to it, if there is one."""
         self._wake()
-        kept = self._resting.kept_for(pod) if self._is_this_nodes else []
+        kept = self._resting.kept_for(pod) if self.is_this_nodes else []
         reserved = set(self._reserved(self.cidr)) if kept else set()
         return next((ordinal for ordinal in kept if ordinal not in reserved and self.holder(ordinal) is None), None)
 
@@ -212,8 +166,11 @@ class BlockKeeper:
 
     @property
     def stored_in_use(self) -> bool:
-        """Whether the API server has seen the block in use. Calico 3.32 may give away one that is seen empty."""
-        return any(index is not None for index in self._stored["spec"]["allocations"])
+        """Whether the API server sees the block in use. Calico 3.32 may give away one that is seen empty.
+
+        While a write that empties it is under way, and as long as nobody knows what became of it, it may be empty.
+        """
+        return not self._may_be_empty and any(index is not None for index in self._stored["spec"]["allocations"])
 
     @property
     def holders(self) -> list[tuple[int, dict]]:
@@ -366,7 +323,9 @@ class BlockKeeper:
             await delete_softly(self._client, self._calico, self._path, self._stored)
             self._stale = True
         else:
+            self._may_be_empty = self._may_be_empty or block.allocated == 0
             self._stored = await self._client.replace(self._path, self._calico.changed(self._stored, block.spec()))
+            self._may_be_empty = False
             self.known_at = time.monotonic()
         self._queue = [change for change in self._queue if change not in batch]
         for change in batch:
@@ -419,15 +378,13 @@ class BlockKeeper:
 
     async def _reload(self) -> None:
         """Read the block again and apply the queue to what it is now."""
-        try:
-            stored = await self._client.get(self._path)
-        except NotFound:
-            stored = None
+        stored = await self._read()
+        renewed = stored is None and self.claimed
+        if renewed:
+            stored = await self._renew(self.cidr)
         queue, self._queue = self._queue, []
-        if stored is None or is_deleted(stored):
-            for change in queue:
-                gone = BlockUnusableError(f"block {self.cidr} does not exist any more")
-                change.settle(gone if change.is_assignment else None)
+        if stored is None:
+            self._lose(queue)
             return
         self._load(stored)
         self._stale = False
@@ -438,9 +395,35 @@ class BlockKeeper:
                 change.settle(BlockUnusableError(f"block {self.cidr} belongs to {self._block.affinity}"))
             elif self._perform(change):
                 self._queue.append(change)
+        if renewed:
+            self._on_renewed(self)
+
+    async def _read(self) -> dict | None:
+        """The block as it is stored, None when it is gone. One that is marked as deleted goes, as with Calico."""
+        try:
+            stored = await self._client.get(self._path)
+        except NotFound:
+            return None
+        if not is_deleted(stored):
+            return stored
+        await delete_softly(self._client, self._calico, self._path, stored)
+        return None
+
+    def _lose(self, queue: Sequence[Change]) -> None:
+        """The block is gone for good, whatever was claimed of it and whoever has addresses of it."""
+        used = ", ".join(self.address(ordinal) for ordinal, _handle, _owner in self.attachments)
+        if used:
+            log.critical("block %s does not exist any more, but %s are in use here", self.cidr, used)
+        self.claimed = False
+        for change in queue:
+            gone = BlockUnusableError(f"block {self.cidr} does not exist any more")
+            change.settle(gone if change.is_assignment else None)
 
     def _load(self, stored: dict) -> None:
         spec = stored["spec"]
+        # As long as nothing else is written, a write that nobody answered may still come.
+        if stored["metadata"]["resourceVersion"] != self._stored["metadata"]["resourceVersion"]:
+            self._may_be_empty = False
         self._stored = stored
         # When the block was last known to be what is stored, in seconds of the monotonic clock.
         self.known_at = time.monotonic()

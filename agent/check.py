@@ -20,9 +20,10 @@ from itertools import chain
 from .._core.block import Block
 from .._core.names import cidr_name, handle_name, is_deleted
 from .._kube.errors import NotFound
+from .attachments import Attachment
 from .blocks import BlockKeeper
 from .cluster import Affinity, Cluster
-from .ipam import Attachment, Ipam
+from .ipam import Ipam
 from .store import HELD, Store
 
 _ENDED = ("Succeeded", "Failed")

@@ -222,7 +222,7 @@ class Claims:
                 continue
             except NotFound:
                 return False
-        raise RuntimeError(f"affinity {path}: changed by others {MOST_TRIES} times in a row")
+        raise Conflict("PUT", path, 409, "Conflict", f"changed by others {MOST_TRIES} times in a row")
 
     async def _write_state(self, path: str, affinity: dict, state: str) -> dict:
         return await self._client.replace(path, self._calico.changed(affinity, {**affinity["spec"], "state": state}))

@@ -34,6 +34,7 @@ from .._core.assignment import (
 )
 from .._core.names import OBJECT_NAME, handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
+from .attachments import Outcome
 from .calico import is_calico, refusal
 from .cluster import Cluster
 from .collector import Collector
@@ -49,7 +50,7 @@ from .errors import (
     CniError,
 )
 from .host_lock import LOCK_FILE, HostLock
-from .ipam import Ipam, Outcome
+from .ipam import Ipam
 from .network_config import POD_ANNOTATIONS, check_types
 from .protocol import Answer, Request
 from .ranges import Ranges, asked_ranges, configured_ranges
@@ -183,11 +184,19 @@ class CniServer:
         results = Results.of(call.config, call.asked.gateways + call.configured.gateways)
         self._cluster.keep_free((*results.gateways, *results.range_gateways), results.pools_are_subnets)
         asked = self._addresses(call, subject)
+        before = self._ipam.holding(call.handle)
         outcome = await self._assign(call, subject, asked)
         record.note(outcome)
         held = outcome.addresses
         answered = [address for address in held if address.address in asked] if asked else held
-        return msgspec.json.encode(results.result(call.version, answered, bool(asked)))
+        try:
+            result = results.result(call.version, answered, bool(asked))
+        except CniError:
+            # Whoever got no address need not ask for a DEL; what runs keeps what it has.
+            if not before:
+                await self._ipam.release(call.handle)
+            raise
+        return msgspec.json.encode(result)
 
     async def _assign(self, call: Call, subject: Subject, asked: list[str]) -> Outcome:
         """What the attachment holds: the addresses that are asked for, else one of each family."""
@@ -227,12 +236,17 @@ class CniServer:
 
     def _check(self, call: Call) -> bytes:
         """Whether the attachment still holds what the runtime was told (prevResult)."""
-        previous = call.config.get("prevResult") or {}
+        previous = call.config.get("prevResult")
+        if previous is None:
+            raise CniError(INVALID_CONFIGURATION, "CHECK needs prevResult, which says what ADD has answered")
         try:
             told = {str(ipaddress.ip_interface(entry["address"]).ip) for entry in previous.get("ips") or ()}
         except ValueError as error:
             raise CniError(INVALID_CONFIGURATION, f"prevResult.ips: {error}") from None
-        missing = told - {address.address for address in self._ipam.holding(call.handle, call.interface)}
+        held = {address.address for address in self._ipam.holding(call.handle, call.interface)}
+        if not held:
+            raise CniError(NOT_ASSIGNED, f"handle {call.handle} holds nothing")
+        missing = told - held
         if missing:
             raise CniError(NOT_ASSIGNED, f"handle {call.handle} does not hold {', '.join(sorted(missing))}")
         return b""

@@ -18,8 +18,9 @@ from collections.abc import Collection
 
 from .._kube.errors import ApiError, Unreachable
 from .api import Client
+from .attachments import Attachment
 from .errors import TRY_AGAIN_LATER, CniError
-from .ipam import Attachment, Ipam
+from .ipam import Ipam
 from .netns import may_exist
 from .pods import is_asked_for, may_use
 
@@ -45,9 +46,10 @@ class Collector:
         Goes on after an error, and raises a CniError that names all of them in the end.
         """
         freed, errors = [], []
-        for handle in [handle for handle in self._ipam.attachments if self._is_invalid(handle, network, valid)]:
+        held = list(self._ipam.attachments.items())
+        for handle, attachment in [each for each in held if self._is_invalid(*each, network, valid)]:
             try:
-                freed += [held.address for held in (await self._ipam.release(handle)).addresses]
+                freed += await self._free(handle, attachment)
             except (ApiError, Unreachable, CniError) as error:
                 errors.append(f"{handle}: {error}")
         if errors:
@@ -63,10 +65,15 @@ class Collector:
             except (ApiError, Unreachable, CniError) as error:
                 log.warning("vanished pods are looked for later: %s", error)
 
-    def _is_invalid(self, handle: str, network: str, valid: Collection[tuple[str, str]]) -> bool:
+    async def _free(self, handle: str, attachment: Attachment) -> list[str]:
+        """The addresses that were freed: none where the runtime has asked for the attachment again meanwhile."""
+        return [held.address for held in (await self._ipam.release(handle, only=attachment)).addresses]
+
+    def _is_invalid(
+        self, handle: str, attachment: Attachment, network: str, valid: Collection[tuple[str, str]]
+    ) -> bool:
         """A container id with a dot is left alone: it could be of a network whose name goes on behind this one's."""
         prefix, separator, container = handle.rpartition(".")
-        attachment = self._ipam.attachments[handle]
         is_valid = any(each == container and attachment.serves(interface) for each, interface in valid)
         return bool(separator) and prefix == network and not is_valid and self._is_old(attachment)
 
@@ -84,10 +91,11 @@ class Collector:
         for handle, attachment in suspects.items():
             patience = self._grace * (1 if self._witnesses(attachment) == 2 else _PATIENCE_WITH_ONE_WITNESS)
             if now - self._suspected[handle] >= patience and await self._is_gone(attachment):
-                freed = [held.address for held in (await self._ipam.release(handle)).addresses]
+                freed = await self._free(handle, attachment)
                 owner = "pod {namespace}/{pod}" if attachment.owner.get("pod") else "a container"
                 who = owner.format_map(attachment.owner)
-                log.warning("%s has vanished: freed %s of handle %s", who, ", ".join(freed), handle)
+                if freed:
+                    log.warning("%s has vanished: freed %s of handle %s", who, ", ".join(freed), handle)
 
     def _witnesses(self, attachment: Attachment) -> int:
         return bool(attachment.netns) + is_asked_for(self._client, attachment.owner)

@@ -27,7 +27,7 @@ class Gauges(Collector):
         yield GaugeMetricFamily("podnet_ipam_ready", "1 where a pod can get an address now, else 0.", value=ready)
         yield GaugeMetricFamily(
             "podnet_ipam_api_server_away_seconds",
-            "For how long requests have found no API server; 0 when the last one found it.",
+            "For how long no API server that works has been heard of; 0 when the last request found one.",
             value=self._insight.seconds_away,
         )
         yield GaugeMetricFamily(

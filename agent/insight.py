@@ -17,12 +17,13 @@ from .._core.bitmap import COMPILED
 from .._core.block import COOLING, FREE, RESERVED, USED
 from .._core.explanation import explain
 from .api import Client
+from .attachments import LOCAL_FIRST, WRITTEN_THROUGH
 from .blocks import BlockKeeper
 from .check import disagreements
 from .cluster import Cluster
 from .cni import CniServer, configured_families, configured_pools
 from .config import AgentConfig
-from .ipam import LOCAL_FIRST, WRITTEN_THROUGH, Ipam
+from .ipam import Ipam
 from .local import LocalDatastore
 from .loop import Busy
 from .ranges import configured_ranges

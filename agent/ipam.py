@@ -15,21 +15,30 @@ selectors and annotations come from the watch caches and blocks are in memory, s
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
-from typing import NamedTuple
 
 from .._core.assignment import Choice, Subject, choose
 from .._core.names import handle_id
-from .._core.pool import Pool
-from .blocks import BlockKeeper, BlockUnusableError, Change
+from .attachments import (
+    ALREADY_HELD,
+    LOCAL_FIRST,
+    NOTHING_HELD,
+    WRITTEN_THROUGH,
+    Address,
+    Attachment,
+    Outcome,
+    by_family,
+)
+from .blocks import BlockKeeper
+from .changes import BlockUnusableError, Change
 from .cluster import Cluster
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
 from .handles import Handles
@@ -52,55 +61,6 @@ LOCKED = (
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Address:
-    """An address that an attachment holds. `pool` is None when its pool has been removed since."""
-
-    address: str
-    block: str
-    pool: Pool | None
-
-    @property
-    def ordinal(self) -> int:
-        """Its index in the block."""
-        return int(ipaddress.ip_address(self.address)) - int(ipaddress.ip_network(self.block).network_address)
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """What a handle holds: `addresses`, the IPv4 one first; the owner attributes that are stored with them.
-
-    `netns` is the path of its network namespace, empty where it is not known. `noted` is when this agent learnt of it,
-    in seconds of the monotonic clock. `keep` says whom its addresses are kept for when they are freed.
-    """
-
-    addresses: tuple[Address, ...]
-    owner: dict[str, str]
-    netns: str
-    noted: float
-    keep: Keep = FOR_NOBODY
-
-    def serves(self, interface: str) -> bool:
-        """Whether it may be the attachment of a container's interface.
-
-        As with Calico, a handle has no interface in its name, so a container has one attachment in a network: that of
-        the interface in the attribute `interface`. Where Calico wrote the attributes, or nobody names one, it is any.
-        """
-        return self.owner.get("interface", interface) == interface or not interface
-
-
-# How an answer was made safe; the last two had nothing to do.
-LOCAL_FIRST, WRITTEN_THROUGH = "local-first", "written-through"
-ALREADY_HELD, NOTHING_HELD = "already-held", "nothing-held"
-
-
-class Outcome(NamedTuple):
-    """What a request came to: the addresses that it was about, and how the answer was made safe."""
-
-    addresses: tuple[Address, ...]
-    mode: str
-
-
 class Ipam:
     """The addresses of one node."""
 
@@ -110,7 +70,7 @@ class Ipam:
         self._store = store
         self._cooldown = cooldown
         self._handles = Handles(cluster.client, cluster.calico)
-        self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders)
+        self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders, self._restore_held)
         self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
@@ -214,11 +174,16 @@ class Ipam:
                 raise CniError(ALREADY_ASSIGNED, f"handle {handle} asks for {address}, but holds {', '.join(held)}")
         return missing
 
-    async def release(self, handle: str, interface: str = "") -> Outcome:
-        """Free whatever the attachment holds, but nothing of another interface. That it holds nothing is no error."""
+    async def release(self, handle: str, interface: str = "", only: Attachment | None = None) -> Outcome:
+        """Free whatever the attachment holds, but nothing of another interface. That it holds nothing is no error.
+
+        With `only`, nothing either if somebody has asked for the attachment since it was found to be this one.
+        """
         self._refuse_while_locked()
         await self._mirror.admit()
         async with self._turn(handle):
+            if only is not None and self._held.get(handle) is not only:
+                return Outcome((), NOTHING_HELD)
             held = self.holding(handle)
             if held and not self.holding(handle, interface):
                 return Outcome((), NOTHING_HELD)
@@ -228,12 +193,11 @@ class Ipam:
             keepers = await self.blocks.keepers_of(cidrs)
             recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
             gathered = self._mirror.lull() if recorded else None
-            keep = self._held[handle].keep if held else FOR_NOBODY
+            keep = self._held.pop(handle).keep if held else FOR_NOBODY
             changes = [keeper.release(handle, gathered, keep) for keeper in keepers]
             mirrored = self._mirror.write(handle, lambda: self._mirror_release(handle, cidrs, changes))
             if not recorded:
                 await self._mirror.in_time([mirrored], f"handle {handle}")
-            self._held.pop(handle, None)
             return Outcome(held, LOCAL_FIRST if recorded else WRITTEN_THROUGH)
 
     def _refuse_while_locked(self) -> None:
@@ -287,7 +251,7 @@ class Ipam:
         """Why an address of this block has to be stored at the API server before it is answered; None when not."""
         if not self._cluster.config.strict_affinity:
             return "strictAffinity is off: other nodes may take addresses of it"
-        if not keeper.claimed:
+        if not keeper.is_this_nodes:
             return "it is not this node's: its owner may take addresses of it"
         if keeper.known_at < self._cluster.strict_since:
             return "strictAffinity is on since a moment ago: others may have taken addresses before"
@@ -299,7 +263,7 @@ class Ipam:
         """Note what the attachment holds now. Return whether the store has it."""
         pairs = list(zip(keepers, (change.ordinals[0] for change in changes), strict=True))
         kept = self._beside(handle, keepers)
-        addresses = _by_family((*kept, *(self._address(keeper, ordinal) for keeper, ordinal in pairs)))
+        addresses = by_family((*kept, *(self._address(keeper, ordinal) for keeper, ordinal in pairs)))
         self._held[handle] = replace(new, addresses=addresses, noted=time.monotonic())
         rows = [(address.block, address.ordinal) for address in kept]
         rows += [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
@@ -308,8 +272,8 @@ class Ipam:
     def _move(self, handle: str, netns: str) -> None:
         """A container that is started again after a reboot keeps its id, but not its network namespace."""
         attachment = self._held[handle]
+        self._held[handle] = replace(attachment, netns=netns or attachment.netns, noted=time.monotonic())
         if netns and netns != attachment.netns:
-            self._held[handle] = replace(attachment, netns=netns, noted=time.monotonic())
             self._record(self._store.move, handle, netns)
 
     def _beside(self, handle: str, keepers: Sequence[BlockKeeper]) -> list[Address]:
@@ -346,7 +310,7 @@ class Ipam:
             await change.done
         async with self._mirror.turn:
             await self._handles.remove(handle, cidrs)
-        self._record(self._store.forget, handle)
+        self._record(self._store.forget, handle, handle in self._held)
         self.blocks.forget(cidrs)
 
     async def _recover(self, handle: str, rows: Sequence[Row]) -> None:
@@ -374,7 +338,7 @@ class Ipam:
                 log.critical("handle %s does not hold ordinal %s of block %s any more", handle, row.ordinal, row.block)
         held = [(keeper, ordinal) for keeper in keepers.values() for ordinal in keeper.holds(handle)]
         if held:
-            addresses = _by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
+            addresses = by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
             first = rows[0]
             self._held[handle] = Attachment(addresses, first.secondary, first.netns, time.monotonic(), first.keep)
         return bool(held)
@@ -419,7 +383,15 @@ class Ipam:
         for ordinal, handle, owner in keeper.attachments:
             held, address = self.holding(handle), self._address(keeper, ordinal)
             if address not in held:
-                self._held[handle] = Attachment(_by_family((*held, address)), owner, "", time.monotonic())
+                self._held[handle] = Attachment(by_family((*held, address)), owner, "", time.monotonic())
+
+    def _restore_held(self, keeper: BlockKeeper) -> None:
+        """A block was deleted and made anew: what runs keeps its addresses. What is under way is in its queue."""
+        for handle, attachment in list(self._held.items()):
+            for address in attachment.addresses:
+                if address.block == keeper.cidr and handle not in keeper.unsettled and not keeper.holds(handle):
+                    stored = self._mirror.write(handle, partial(self._handles.ensure, handle, [keeper.cidr]))
+                    keeper.restore(address.ordinal, handle, attachment.owner, stored)
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
         return Address(keeper.address(ordinal), keeper.cidr, self._cluster.pool_of(keeper.cidr))
@@ -443,8 +415,3 @@ def _timestamp() -> str:
     now = datetime.now(UTC)
     fraction = f".{now.microsecond:06}".rstrip("0").rstrip(".")
     return f"{now:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC"
-
-
-def _by_family(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """The IPv4 address first."""
-    return tuple(sorted(addresses, key=lambda held: ":" in held.address))

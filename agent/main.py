@@ -20,6 +20,7 @@ from .._core.bitmap import COMPILED
 from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Unreachable
 from .api import Client, read_kubeconfig
+from .backoff import Backoff
 from .cluster import Cluster, detect_calico_api
 from .cni import CniServer, error_answer
 from .collector import Collector
@@ -69,14 +70,22 @@ class Agent:
 
     async def answer(self, request: Request) -> Answer:
         record = Record(request)
-        if await self._is_ready():
+        if not await self._is_ready():
+            answer = _refuse(record, self.insight.why_unable())
+        elif not await self._is_settled(request):
+            answer = _refuse(record, "an earlier DEL of this container could not be carried out yet")
+        else:
             answer = await self._server.handle(request, record)
             if answer.again and request.is_delete:
                 answer = self._postpone(request, record)
-        else:
-            answer = _refuse(record, self.insight.why_unable())
         record.close()
         return answer
+
+    async def _is_settled(self, request: Request) -> bool:
+        """Whether no DEL of a container that starts is still to come, which would free what it gets now."""
+        if request.variables.get("CNI_COMMAND") != "ADD":
+            return True
+        return await self._spool.consume(self._carry_out, request.variables.get("CNI_CONTAINERID", ""))
 
     async def _is_ready(self) -> bool:
         """Whether the agent knows the node's state, for which a request waits some time."""
@@ -137,11 +146,15 @@ class Agent:
         """Learn the cluster's state and follow it until cancelled."""
         node = self._config.node
         async with asyncio.TaskGroup() as tasks:
+
+            def keep_up(what: str, run: Callable[[], Awaitable[None]]) -> None:
+                tasks.create_task(_keep_up(what, run))
+
             if isinstance(self._client, Client):
-                tasks.create_task(keep_token(self._client, self._config.token_lifetime))
+                keep_up("the token", lambda: keep_token(self._client, self._config.token_lifetime))
             cluster = Cluster(self._client, await self._find_calico_api())
             for reflector in cluster.reflectors:
-                tasks.create_task(reflector.run())
+                keep_up("a watch", reflector.run)
             for reflector in cluster.reflectors:
                 await reflector.synced.wait()
             self._ipam = Ipam(cluster, node, self._store, self._config.cooldown, self._config.routes)
@@ -150,17 +163,19 @@ class Agent:
             collector = Collector(self._ipam, self._client, node, self._config.grace)
             self._server = CniServer(self._ipam, cluster, node, collector)
             self.insight.ready(self._ipam, cluster, self._server)
+            # What ended while there was no agent is free before anybody asks, where that needs no API server.
+            await asyncio.wait({tasks.create_task(self._spool.consume(self._carry_out))}, timeout=SPOOL_SECONDS)
             self._ready.set()
             # There may be thousands of them.
-            tasks.create_task(cluster.namespaces.run())
+            keep_up("a watch", cluster.namespaces.run)
             if self._config.routes:
-                tasks.create_task(_keep_routes(cluster, node))
-            tasks.create_task(self._work_off_spool())
-            tasks.create_task(self._keep_log_short())
-            tasks.create_task(collector.run())
-            tasks.create_task(IdleBlocks(cluster, self._ipam.blocks, self._config.keep_blocks).run())
+                keep_up("routes", lambda: _keep_routes(cluster, node))
+            keep_up("the spool", self._work_off_spool)
+            keep_up("the store's log", self._keep_log_short)
+            keep_up("the search for vanished pods", collector.run)
+            keep_up("empty blocks", IdleBlocks(cluster, self._ipam.blocks, self._config.keep_blocks).run)
             spares = Spares(cluster, node, self._ipam.blocks, self._config.spare_blocks)
-            tasks.create_task(spares.run(self._config.keep_blocks))
+            keep_up("spare blocks", lambda: spares.run(self._config.keep_blocks))
             # What is there now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
@@ -205,6 +220,17 @@ def _refuse(record: Record, why: str) -> Answer:
     error = CniError(TRY_AGAIN_LATER, why)
     record.fail(error)
     return error_answer(error)
+
+
+async def _keep_up(what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Have something go on behind the answers: what fails there must not keep pods from starting."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await run()
+        except Exception:
+            log.exception("%s: begun anew", what)
+        await backoff.pause(None)
 
 
 async def _keep_routes(cluster: Cluster, node: str) -> None:

@@ -54,18 +54,25 @@ class Promise:
 class NodeBlocks:
     """Keepers of the blocks that the node has claimed, and of others in which it holds addresses.
 
-    `on_adopted` is called with each new keeper. A freed address rests for `cooldown` seconds. `routes` says whether the
-    agent routes blocks by itself.
+    `on_adopted` is called with each new keeper, `on_renewed` with that of a block that was deleted and is there again.
+    A freed address rests for `cooldown` seconds. `routes` says whether the agent routes blocks by itself.
     """
 
     def __init__(
-        self, cluster: Cluster, node: str, cooldown: float, routes: bool, on_adopted: Callable[[BlockKeeper], None]
+        self,
+        cluster: Cluster,
+        node: str,
+        cooldown: float,
+        routes: bool,
+        on_adopted: Callable[[BlockKeeper], None],
+        on_renewed: Callable[[BlockKeeper], None],
     ):
         self._cluster = cluster
         self._routes = routes
         self._node = node
         self._cooldown = cooldown
         self._on_adopted = on_adopted
+        self._on_renewed = on_renewed
         self._claims = Claims(cluster, node)
         self._claiming = asyncio.Lock()
         # Set whenever something happened after which there may be too few or too many spare blocks.
@@ -170,10 +177,10 @@ class NodeBlocks:
             raise CniError(INVALID_CONFIGURATION, message, calico=_NO_POOL)
         block = pool.block_of(address)
         keeper = self._keepers.get(block)
-        if keeper is None or not keeper.claimed:
+        if keeper is None or not keeper.is_this_nodes:
             async with self._claiming:
                 keeper = self._keepers.get(block)
-                if keeper is None or not keeper.claimed:
+                if keeper is None or not keeper.is_this_nodes:
                     keeper = await self._claim_for(asked, pool, block)
         ordinal = keeper.ordinal(address)
         holder = keeper.holder(ordinal)
@@ -182,7 +189,7 @@ class NodeBlocks:
             raise CniError(ALREADY_ASSIGNED, message, calico=f"resource already exists: {address}")
         if keeper.kept(ordinal) not in ("", kept_for):
             raise CniError(ALREADY_ASSIGNED, f"{asked}, which is kept for {keeper.kept(ordinal)}")
-        return Promise.of(keeper, ordinal, borrowed=not keeper.claimed)
+        return Promise.of(keeper, ordinal, borrowed=not keeper.is_this_nodes)
 
     async def _claim_for(self, asked: str, pool: Pool, block: str) -> BlockKeeper:
         """Claim a block for the sake of one address; another node's is borrowed from, unless affinity is strict."""
@@ -414,8 +421,28 @@ class NodeBlocks:
     def _new_keeper(self, stored: dict) -> BlockKeeper:
         cluster = self._cluster
         return BlockKeeper(
-            cluster.client, cluster.calico, self._node, stored, cluster.reserved_ordinals, self._cooldown
+            cluster.client,
+            cluster.calico,
+            self._node,
+            stored,
+            cluster.reserved_ordinals,
+            self._cooldown,
+            self._renew,
+            self._on_renewed,
         )
+
+    async def _renew(self, cidr: str) -> dict | None:
+        """Claim a block once more that somebody has deleted, and return it, or the one that another node has made.
+
+        None without a pool that has such a block. NotFound when others are about to do something with the claim.
+        """
+        pool = self._cluster.pool_of(cidr)
+        if pool is None or pool.block_of(cidr.partition("/")[0]) != cidr:
+            return None
+        log.error("block %s, which this node has claimed, was deleted: it is made anew", cidr)
+        async with self._claiming:
+            path = self._cluster.calico.path("IPAMBlock", cidr_name(cidr))
+            return await self._claims.claim_block(pool, cidr) or await self._cluster.client.get(path)
 
 
 def _serves(choice: Choice, cidr: str) -> bool:

@@ -25,6 +25,8 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 # Whoever opens more connections than this without sending a request loses the oldest. Below the limit of open files.
 MOST_INCOMPLETE = 512
 ACCEPT_SECONDS = 0.002
+# For how long nothing is accepted once the process has no file descriptor left.
+PAUSE_SECONDS = 0.1
 READ_SIZE = 1 << 16
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,7 @@ class Listener:
         self._handler = handler
         self._socket = listening
         self._socket.setblocking(False)
+        self._pause: asyncio.TimerHandle | None = None
         # The loop holds tasks weakly; this keeps them, and lets the agent wait for them before it ends.
         self._answering: set[asyncio.Task] = set()
         # Those whose request is not complete, the oldest first.
@@ -101,6 +104,8 @@ class Listener:
     async def stop(self, seconds: float) -> None:
         """Accept nothing more, and let what has been asked for be answered, within a bounded time."""
         asyncio.get_running_loop().remove_reader(self._socket)
+        if self._pause is not None:
+            self._pause.cancel()
         for task in list(self._reading):
             task.cancel()
         if self._answering:
@@ -117,7 +122,11 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
+                # The connection waits on, and the loop would call again and again because of it.
                 log.warning("a connection cannot be accepted: %s", error)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._socket)
+                self._pause = loop.call_later(PAUSE_SECONDS, self.start)
                 return
             connection.setblocking(False)
             task = asyncio.get_running_loop().create_task(self._converse(connection))

@@ -22,8 +22,8 @@ from functools import cache
 
 from prometheus_client import Counter, Histogram
 
+from .attachments import Address, Outcome
 from .errors import CniError
-from .ipam import Address, Outcome
 from .metrics import REQUEST_SECONDS, REQUESTS
 from .protocol import Request
 

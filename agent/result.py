@@ -39,9 +39,9 @@ from enum import Enum, auto
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
+from .attachments import Address
 from .calico import is_calico
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, CniError
-from .ipam import Address
 
 _LAST_WITH_FAMILY = ("0.3.1", "0.4.0")
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}

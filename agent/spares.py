@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from .._core.names import spare_handle
 from .._core.pool import Pool
 from .._kube.errors import ApiError, Unreachable
-from .blocks import BlockKeeper, BlockUnusableError
+from .blocks import BlockKeeper
+from .changes import BlockUnusableError
 from .cluster import Cluster
 from .handles import Handles
 from .idle_blocks import look_seconds

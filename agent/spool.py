@@ -8,6 +8,7 @@ here of the attachment. Either way the runtime has been told that the DEL succee
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -25,36 +26,74 @@ class Spool:
     def __init__(self, folder: Path):
         """Make the folder if it is missing. OSError when it cannot be made."""
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
+        self._turn = asyncio.Lock()
+        # Carried out, but on a disk that lets nothing be removed.
+        self._over: set[Path] = set()
 
     @property
     def waiting(self) -> list[Path]:
-        """The tombstones, the oldest first."""
-        return sorted(path for path in self._folder.iterdir() if not path.name.startswith("."))
+        """The tombstones, the oldest first; none where the folder cannot be read, which is reported."""
+        try:
+            names = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            log.error("tombstones cannot be looked for: %s", error)
+            return []
+        return sorted(path for path in names if path not in self._over)
 
     def leave(self, request: Request) -> None:
         """Write a tombstone, whole or not at all. OSError when it cannot be kept."""
         name = f"{time.time_ns()}-{os.getpid()}"
-        aside = self._folder / f".{name}"
+        aside = self.folder / f".{name}"
         try:
             with aside.open("xb") as file:
                 file.write(encode_request(request))
                 file.flush()
                 os.fsync(file.fileno())
-            aside.rename(self._folder / name)
+            aside.rename(self.folder / name)
         except OSError:
             aside.unlink(missing_ok=True)
             raise
 
-    async def consume(self, carry_out: Callable[[Request], Awaitable[Answer]]) -> None:
-        """Carry out each tombstone, the oldest first, and remove those that succeeded."""
+    async def consume(self, carry_out: Callable[[Request], Awaitable[Answer]], container: str = "") -> bool:
+        """Carry out each tombstone, the oldest first, and remove those that succeeded.
+
+        With `container`, its id, only those of it. Return whether none of them has to be tried again.
+        """
+        for file in list(self._over):
+            self._remove(file)
+        done = True
         for file in self.waiting:
-            try:
-                request = parse_request(file.read_bytes())
-            except ValueError as error:
-                log.error("tombstone %s is unreadable and dropped: %s", file, error)
-                file.unlink()
+            request = self._read(file)
+            if request is None or (container and request.variables.get("CNI_CONTAINERID") != container):
                 continue
-            answer = await carry_out(request)
-            if answer.status == 0:
-                file.unlink(missing_ok=True)
+            async with self._turn:
+                # Somebody else may have carried it out meanwhile.
+                if file in self._over or not file.exists():
+                    continue
+                answer = await carry_out(request)
+                if answer.status == 0:
+                    self._remove(file)
+                done = done and not answer.again
+        return done
+
+    def _read(self, file: Path) -> Request | None:
+        try:
+            return parse_request(file.read_bytes())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.error("tombstone %s cannot be read: %s", file, error)
+        except ValueError as error:
+            log.error("tombstone %s is unreadable and dropped: %s", file, error)
+            self._remove(file)
+        return None
+
+    def _remove(self, file: Path) -> None:
+        self._over.add(file)
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("tombstone %s is over, but cannot be removed: %s", file, error)
+        else:
+            self._over.discard(file)

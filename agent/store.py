@@ -114,11 +114,17 @@ class Store:
         netns: str = "",
         keep: Keep = FOR_NOBODY,
     ) -> None:
-        """Record that `handle` holds the (block, ordinal) pairs, and nothing else; they rest no longer."""
+        """Record that `handle` holds the (block, ordinal) pairs, and nothing else; they rest no longer.
+
+        Whoever had them before has released them, even where that could not be recorded.
+        """
         encoded = json.dumps(secondary)
         rows = [(handle, *address, encoded, HELD, netns, keep.pod, keep.seconds) for address in addresses]
         with transaction(self._connection):
             self._connection.execute("DELETE FROM attachments WHERE handle = ?", (handle,))
+            self._connection.executemany(
+                f"UPDATE attachments SET state = '{RELEASED}' WHERE block = ? AND ordinal = ?", addresses
+            )
             self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._connection.executemany("DELETE FROM resting WHERE block = ? AND ordinal = ?", addresses)
 
@@ -153,11 +159,11 @@ class Store:
         rows = self._connection.execute(query, (now,))
         return [(block, ordinal, Keep(pod, until - now)) for block, ordinal, until, pod in rows]
 
-    def forget(self, handle: str) -> None:
-        """Drop what was released, once the API server knows. A row held anew stays."""
+    def forget(self, handle: str, held_anew: bool) -> None:
+        """Drop what was released, once the API server knows. Where `held_anew`, only what is recorded as released."""
         with transaction(self._connection):
-            query = "DELETE FROM attachments WHERE handle = ? AND state = ?"
-            self._connection.execute(query, (handle, RELEASED))
+            query = "DELETE FROM attachments WHERE handle = ? AND (state = ? OR NOT ?)"
+            self._connection.execute(query, (handle, RELEASED, held_anew))
 
     def _open(self) -> sqlite3.Connection:
         connection = connect(self._path)
@@ -169,6 +175,8 @@ class Store:
                 for statement in chain.from_iterable(_SCHEMA_STEPS[version:]):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {len(_SCHEMA_STEPS)}")
+                # Earlier versions do well with and without it, so that it is none of the steps.
+                connection.execute("CREATE INDEX IF NOT EXISTS by_address ON attachments (block, ordinal)")
         except BaseException:
             connection.close()
             raise

@@ -26,7 +26,7 @@ class Reflector(Generic[T]):
     """A collection's objects by name, kept equal to the API server's.
 
     List, then watch from the list's version; a version that the server has forgotten (410) means list again. `decode`
-    turns an object into what is kept, or raises ValueError: such an object is reported and left out. `on_change` is
+    turns an object into what is kept. A malformed one, at which it fails, is reported and left out. `on_change` is
     called with (name, old, new) after each change; old or new is None where there was or is no object. A kind that is
     `optional` has no objects as long as the API server does not serve it.
     """
@@ -113,10 +113,11 @@ class Reflector(Generic[T]):
         """Keep an object, and return its name."""
         name = obj["metadata"]["name"]
         try:
-            self._set(name, self._decode(obj))
-        except ValueError as error:
-            log.warning("%s is ignored: %s", name, error)
-            self._set(name, None)
+            decoded = self._decode(obj)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s of %s is ignored: %r", name, self._path, error)
+            decoded = None
+        self._set(name, decoded)
         return name
 
     def _set(self, name: str, new: T | None) -> None:

@@ -23,9 +23,10 @@ from urllib.parse import urlsplit
 class Fault:
     """What happens to the next `times` requests whose method and path match.
 
-    The answer is `status`, with Retry-After (seconds) if given, or, with `reset`, none: the connection is reset, that
-    of a watch in the middle of its first event. With `carried_out`, the API server has acted by then: the true answer
-    is lost. `meanwhile` is called first: what someone else does at that moment. Before that it takes `seconds`.
+    The answer is `status`, with Retry-After (seconds) if given and with `body`, or, with `reset`, none: the connection
+    is reset, that of a watch in the middle of its first event. With `carried_out`, the API server has acted by then:
+    the true answer is lost. `meanwhile` is called first: what someone else does at that moment. Before that it takes
+    `seconds`.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Fault:
     meanwhile: Callable[[], object] | None = None
     seconds: float = 0
     reset: bool = False
+    body: bytes = json.dumps({"kind": "Status", "reason": "Spoiled", "message": "spoiled by the test"}).encode()
 
     @property
     def spoils(self) -> bool:
@@ -144,8 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reset()
             return
         headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-        body = {"kind": "Status", "reason": "Spoiled", "message": "spoiled by the test"}
-        self.reply(fault.status, headers, json.dumps(body).encode())
+        self.reply(fault.status, headers, fault.body)
 
     def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

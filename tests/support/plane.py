@@ -214,8 +214,14 @@ class AgentNode:
         self._process.send_signal(number)
 
     def limit(self, limit: int, value: int) -> None:
-        """Change one of the process's resource limits (resource.RLIMIT_...)."""
-        resource.prlimit(self._process.pid, limit, (value, resource.RLIM_INFINITY))
+        """Change one of the process's resource limits (resource.RLIMIT_...), the soft one."""
+        _soft, hard = resource.prlimit(self._process.pid, limit)
+        resource.prlimit(self._process.pid, limit, (value, hard))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is still the process that was started."""
+        return self._process.poll() is None
 
     @property
     def resident_bytes(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from podnet_ipam._core.assignment import AssignmentError
 from podnet_ipam._core.block import spec_problem
-from podnet_ipam._core.names import is_deleted
+from podnet_ipam._core.names import host_affinity, is_deleted
 from podnet_ipam._kube.calico import CONFIG_NAME, V1
 from podnet_ipam._kube.errors import ApiError, Unreachable
 from podnet_ipam.agent.errors import CniError
@@ -22,6 +22,7 @@ from podnet_ipam.agent.local import LocalDatastore
 from support.simulated_nodes import Calico, Death, SimulatedNode, Tasks, address_of
 
 SETTLE_SECONDS = 30
+DISABLED, DELETED = "disabled", "deleted"
 
 
 class SimulatedCluster:
@@ -39,11 +40,12 @@ class SimulatedCluster:
         # A death that nobody waits for is no news.
         loop.set_exception_handler(lambda loop, context: None)
         self.chance = random.Random(0)
-        self._datastore = LocalDatastore(folder / "datastore.sqlite", folder / "pools.toml")
-        self.nodes = {name: SimulatedNode(name, self._datastore, folder, tasks) for name in nodes}
-        self.calico = Calico(self._datastore)
+        self.datastore = LocalDatastore(folder / "datastore.sqlite", folder / "pools.toml")
+        self.nodes = {name: SimulatedNode(name, self.datastore, folder, tasks) for name in nodes}
+        self.calico = Calico(self.datastore)
         self.held: dict[str, tuple[str, set[str]]] = {}
         self.open: dict[tuple[str, str], str] = {}
+        self._pool: dict | None = None
         # What the pools file declares.
         self.strict = True
 
@@ -52,7 +54,7 @@ class SimulatedCluster:
             if node.is_up:
                 node.kill()
             await node.bury()
-        await self._datastore.close()
+        await self.datastore.close()
 
     async def add(self, name: str, container: str) -> None:
         self.open[name, container] = "ADD"
@@ -77,6 +79,37 @@ class SimulatedCluster:
         """Have a node release its claims on empty blocks."""
         await self._ask(name, self.nodes[name].give_back())
 
+    async def collect(self, name: str) -> None:
+        """Have a node's runtime say what it still has."""
+        valid = [container for container, (node, _addresses) in self.held.items() if node == name]
+        await self._ask(name, self.nodes[name].collect(valid))
+
+    async def edit_pool(self, change: str | None) -> None:
+        """Somebody disables or deletes the only pool; None: or makes it what it was."""
+        path = V1.path("IPPool")
+        present = next(iter((await self.datastore.list(path))[0]), None)
+        self._pool = self._pool or present
+        name, spec = self._pool["metadata"]["name"], {**self._pool["spec"], "disabled": change == DISABLED}
+        if change == DELETED:
+            if present is not None:
+                await self.remove("IPPool", name)
+        elif present is None:
+            await self.datastore.create(path, V1.new("IPPool", name, spec))
+        else:
+            await self.datastore.replace(V1.path("IPPool", name), V1.changed(present, spec))
+
+    async def remove(self, kind: str, name: str) -> None:
+        """Delete an object, as an operator may do by mistake."""
+        path = V1.path(kind, name)
+        await self.datastore.delete(path, (await self.datastore.get(path))["metadata"]["uid"])
+
+    async def set_affinity(self, block: str, node: str) -> None:
+        """Write another node into a block, and leave the claims as they are."""
+        path = V1.path("IPAMBlock", block)
+        stored = await self.datastore.get(path)
+        spec = {**stored["spec"], "affinity": host_affinity(node)}
+        await self.datastore.replace(path, V1.changed(stored, spec))
+
     async def _ask(self, name, request):
         """The answer, or None when there is none: an error, or the node's death."""
         task = self._loop.create_task(request)
@@ -99,11 +132,11 @@ class SimulatedCluster:
         self.strict = not self.strict
         spec = {"strictAffinity": self.strict, "autoAllocateBlocks": True}
         path = V1.path("IPAMConfig", CONFIG_NAME)
-        present = {obj["metadata"]["name"]: obj for obj in (await self._datastore.list(V1.path("IPAMConfig")))[0]}
+        present = {obj["metadata"]["name"]: obj for obj in (await self.datastore.list(V1.path("IPAMConfig")))[0]}
         if CONFIG_NAME in present:
-            await self._datastore.replace(path, {**present[CONFIG_NAME], "spec": spec})
+            await self.datastore.replace(path, {**present[CONFIG_NAME], "spec": spec})
         else:
-            await self._datastore.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", CONFIG_NAME, spec))
+            await self.datastore.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", CONFIG_NAME, spec))
         await asyncio.sleep(0.02)
 
     async def start_all(self) -> None:
@@ -164,4 +197,4 @@ class SimulatedCluster:
         return allocated, {obj["spec"]["handleID"] for obj in await self._stored("IPAMHandle")}
 
     async def _stored(self, kind):
-        return [obj for obj in (await self._datastore.list(V1.path(kind)))[0] if not is_deleted(obj)]
+        return [obj for obj in (await self.datastore.list(V1.path(kind)))[0] if not is_deleted(obj)]

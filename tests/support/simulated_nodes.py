@@ -12,7 +12,7 @@ import ipaddress
 import random
 import sqlite3
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from podnet_ipam._core.block import Block
 from podnet_ipam._core.names import cidr_name
 from podnet_ipam._kube.calico import V1
 from podnet_ipam._kube.errors import Conflict, Unreachable
+from podnet_ipam.agent.attachments import Outcome
 from podnet_ipam.agent.cluster import Cluster
+from podnet_ipam.agent.collector import Collector
 from podnet_ipam.agent.idle_blocks import IdleBlocks
 from podnet_ipam.agent.ipam import Ipam
 from podnet_ipam.agent.local import LocalDatastore
@@ -29,6 +31,7 @@ from podnet_ipam.agent.store import Store
 
 REFUSED, LOST, DEATH_BEFORE, DEATH_AFTER = "refused", "lost", "death before", "death after"
 FAULTS = (REFUSED, LOST, DEATH_BEFORE, DEATH_AFTER)
+CUT_OFF = "cut off"
 
 _running_on: ContextVar[str] = ContextVar("node", default="")
 
@@ -40,7 +43,8 @@ class Death(BaseException):
 class NodeClient:
     """A node's way to the datastore. `faults` strike its next writes, one each; None lets a write through.
 
-    `on_death` ends the node.
+    `on_death` ends the node. A write that is struck by CUT_OFF is the last thing that gets through until `heal`, and
+    its answer does not: then `cut_off` is set.
     """
 
     knows_pods = False
@@ -53,6 +57,12 @@ class NodeClient:
         self._on_death = on_death
         self.faults: deque[str | None] = deque()
         self.dead = False
+        self.cut_off = False
+
+    def heal(self) -> None:
+        """Let all that comes succeed."""
+        self.faults.clear()
+        self.cut_off = False
 
     async def get(self, path):
         await self._travel()
@@ -86,6 +96,7 @@ class NodeClient:
         result = await write(path, what)
         if fault == DEATH_AFTER:
             self._die()
+        self.cut_off = self.cut_off or fault == CUT_OFF
         await self._travel()
         if fault == LOST:
             raise Unreachable("the answer did not come back")
@@ -97,6 +108,8 @@ class NodeClient:
             await asyncio.sleep(0)
         if self.dead:
             raise Death
+        if self.cut_off:
+            raise Unreachable("nothing gets through")
 
     def _die(self):
         self._on_death()
@@ -152,6 +165,7 @@ class SimulatedNode:
         self.client: NodeClient | None = None
         self.ipam: Ipam | None = None
         self.idle_blocks: IdleBlocks | None = None
+        self.collector: Collector | None = None
 
     @property
     def is_up(self) -> bool:
@@ -168,6 +182,7 @@ class SimulatedNode:
             await reflector.synced.wait()
         self.ipam = Ipam(cluster, self.name, self.store, 0, False)
         self.idle_blocks = IdleBlocks(cluster, self.ipam.blocks, 0)
+        self.collector = Collector(self.ipam, self.client, self.name, 0)
         await self.ipam.start((), "net")
 
     def kill(self) -> None:
@@ -176,7 +191,7 @@ class SimulatedNode:
 
     def heal(self) -> None:
         """Let all that comes succeed."""
-        self.client.faults.clear()
+        self.client.heal()
         self.store.faults.clear()
 
     async def bury(self) -> None:
@@ -187,11 +202,14 @@ class SimulatedNode:
             await asyncio.wait(left, timeout=1)
 
     async def add(self, container: str) -> set[str]:
+        return {held.address for held in (await self.assign(container)).addresses}
+
+    async def assign(self, container: str, *addresses: str) -> Outcome:
+        """As `add`, with how the answer was made safe. `addresses`: the very ones that are asked for, if any."""
         _running_on.set(self.name)
         subject = Subject(namespace="default", name=container, node=self.name)
         attributes = {"namespace": "default", "pod": container}
-        outcome = await self.ipam.assign(f"net.{container}", subject, [4], attributes)
-        return {held.address for held in outcome.addresses}
+        return await self.ipam.assign(f"net.{container}", subject, addresses or [4], attributes)
 
     async def delete(self, container: str) -> bool:
         _running_on.set(self.name)
@@ -202,6 +220,11 @@ class SimulatedNode:
         """Release the claims on empty blocks."""
         _running_on.set(self.name)
         await self.idle_blocks.give_back()
+
+    async def collect(self, containers: Collection[str]) -> None:
+        """Free what others than these containers hold, as a runtime asks for by the verb GC."""
+        _running_on.set(self.name)
+        await self.collector.collect("net", [(container, "") for container in containers])
 
 
 class Tasks:

@@ -8,6 +8,8 @@ import signal
 
 import pytest
 from podnet_ipam._kube.calico import V1
+from support.conversation import ask
+from support.faulty_proxy import Fault, FaultyProxy
 from support.plane import allocated, create_pool, settled
 
 VALID = "cni.dev/valid-attachments"
@@ -47,6 +49,28 @@ async def test_an_unreadable_tombstone_is_dropped_and_the_others_are_carried_out
     await node.delete("gone")
     await node.start()
     await settled(client, [kept.address])
+
+
+async def test_a_container_that_comes_back_with_the_agent_does_not_lose_its_address_to_its_earlier_delete(
+    client, plane, start_node
+):
+    await create_pool(client, "main", "10.244.0.0/20")
+    with FaultyProxy(plane) as proxy:
+        node = await start_node("node-1", proxy.url)
+        await add(node, "again")
+        node.stop(signal.SIGKILL)
+        for container in ("never-seen", "again"):
+            assert (await node.delete(container)).status == 0
+        proxy.faults.append(Fault("GET", "/ipamhandles/podnet.never-seen", seconds=1))
+        node.launch()
+        await node.logged("ready: node")
+        reply = await add(node, "again")
+        assert reply.status == 0
+        async with asyncio.timeout(15):
+            while list(node.spool.iterdir()):
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+        await settled(client, [reply.address])
 
 
 async def test_an_unknown_attachment_is_deleted_while_the_api_server_is_away(node, client, plane):
@@ -127,6 +151,31 @@ async def test_a_pod_that_the_api_server_knows_keeps_its_address_without_its_net
     await client.create("/api/v1/namespaces/default/pods", pod)
     await asyncio.sleep(1.5)
     assert reply.address in await allocated(client)
+
+
+async def test_a_container_that_starts_again_while_it_is_looked_for_keeps_its_address(
+    client, plane, start_node, tmp_path
+):
+    await create_pool(client, "main", "10.244.0.0/20")
+    netns = tmp_path / "netns"
+    replies = []
+
+    def start_again():
+        netns.touch()
+        annotated = {"runtimeConfig": {"io.kubernetes.cri.pod-annotations": {}}}
+        arguments = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=again"
+        replies.append(ask(node.socket, "ADD", "again", annotated, CNI_NETNS=str(netns), CNI_ARGS=arguments))
+
+    with FaultyProxy(plane) as proxy:
+        node = await start_node("node-1", proxy.url, grace=GRACE)
+        proxy.faults.append(Fault("GET", "/pods/again", meanwhile=start_again))
+        first = await node.add("again", netns=str(netns))
+        async with asyncio.timeout(15):
+            while not replies:
+                await asyncio.sleep(0.05)
+        assert replies[0].address == first.address
+        await asyncio.sleep(1.5)
+        assert first.address in await allocated(client)
 
 
 async def test_the_network_namespace_is_remembered_over_a_restart(node, client, tmp_path):

@@ -82,6 +82,19 @@ async def test_check_compares_what_the_runtime_was_told_with_what_is_held(node):
     assert "handle podnet.c1 does not hold 10.244.9.9" in reply.body["msg"]
 
 
+async def test_check_needs_what_the_runtime_was_told(node):
+    await node.add("c1")
+    reply = await node.call("CHECK", "c1")
+    assert (reply.status, reply.body["code"]) == (1, 7)
+    assert "prevResult" in reply.body["msg"]
+
+
+async def test_check_of_a_container_that_holds_nothing_fails_whatever_the_runtime_was_told(node):
+    reply = await node.call("CHECK", "c1", prevResult={"cniVersion": "1.1.0", "ips": []})
+    assert (reply.status, reply.body["code"]) == (1, 101)
+    assert "handle podnet.c1 holds nothing" in reply.body["msg"]
+
+
 @pytest.mark.parametrize(
     "request_bytes", (b"", b"GET / HTTP/1.1\r\n\r\n", b"P1CNI_COMMAND=ADD", b"P1novalue\0\0{}", b"P1\xff=\xff\0\0")
 )
@@ -111,6 +124,26 @@ async def test_clients_that_hang_do_not_keep_others_waiting(node):
     finally:
         for client in hanging:
             client.close()
+
+
+async def test_without_file_descriptors_the_agent_waits_until_there_are_some(node):
+    node.limit(resource.RLIMIT_NOFILE, 64)
+    hanging = []
+    try:
+        for _number in range(100):
+            client = socket.socket(socket.AF_UNIX)
+            hanging.append(client)
+            client.connect(str(node.socket))
+            client.send(b"P1CNI_COMMAND=ADD\0")
+        await node.logged("a connection cannot be accepted")
+        before = node.cpu_seconds
+        await asyncio.sleep(2)
+        assert node.cpu_seconds - before < 0.5
+        assert node.log.read_text().count("a connection cannot be accepted") < 100
+    finally:
+        for client in hanging:
+            client.close()
+    assert (await node.add("c1")).status == 0
 
 
 async def test_a_request_of_any_size_that_a_pod_can_cause_is_served(node):

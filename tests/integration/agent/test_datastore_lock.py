@@ -70,3 +70,21 @@ async def test_a_locked_datastore_is_left_alone_and_deletes_are_carried_out_afte
     await set_ready(client, information, True)
     during = await node.add("during")
     await settled(client, [during.address])
+
+
+async def test_a_container_that_comes_back_keeps_what_it_gets_whenever_its_earlier_delete_is_carried_out(
+    information, client, start_node
+):
+    await create_pool(client, "main", "10.244.0.0/20")
+    node = await start_node("node-1")
+    await node.add("again")
+    await set_ready(client, information, False)
+    assert (await node.delete("again")).status == 0
+    await set_ready(client, information, True)
+    reply = await node.add("again")
+    assert reply.status == 0
+    async with asyncio.timeout(15):
+        while list(node.spool.iterdir()):
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
+    await settled(client, [reply.address])

@@ -124,3 +124,20 @@ async def test_what_cannot_be_written_for_long_is_refused_with_the_reason(proxy,
     else:
         assert reply.body["code"] == 11 and "not stored at the API server within 15 s" in reply.body["msg"]
     await settled(client, held)
+
+
+async def test_answers_that_are_no_json_end_no_agent(proxy, client, start_node):
+    await create_pool(client, "main", "10.244.0.0/24")
+    await configure(client, strict=False)
+    node = await start_node("node-1", proxy.url)
+    page = {"status": 200, "body": b"<html>maintenance</html>\n"}
+    proxy.faults[:] = [Fault("GET", "/ippools", times=3, **page), Fault("POST", "/ipamblocks", **page)]
+    proxy.cut_watches()
+    reply = await node.add("refused")
+    assert (reply.status, reply.body["code"]) == (1, 11), reply.body
+    await create_pool(client, "later", "10.245.0.0/24")
+    async with asyncio.timeout(60):
+        while (await node.add("c1", ipam={"ipv4_pools": ["later"]})).status:
+            await asyncio.sleep(0.1)
+    assert not any(fault.times for fault in proxy.faults), "nothing was tested"
+    assert node.is_running

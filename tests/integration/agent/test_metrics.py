@@ -14,6 +14,7 @@ from podnet_ipam._core.names import cidr_name
 from podnet_ipam._kube.calico import V1
 from podnet_ipam.agent.config import AgentConfig
 from prometheus_client.parser import text_string_to_metric_families
+from support.faulty_proxy import Fault, FaultyProxy
 from support.plane import allocated, create_pool, settled, stored
 
 
@@ -183,6 +184,21 @@ async def test_an_api_server_that_is_away_shows_in_the_figures_while_the_agent_s
         assert await fetch("/readyz") == (200, "ok\n"), "its block still has room"
     finally:
         plane.start_apiserver()
+
+
+async def test_an_api_server_behind_which_nothing_works_counts_as_away(client, plane, start_node, port, scrape):
+    await create_pool(client, "main", "10.244.0.0/24")
+    with FaultyProxy(plane) as proxy:
+        node = await start_node("node-1", proxy.url, metrics=f"127.0.0.1:{port}")
+        await node.add("c1")
+        proxy.faults[:] = [Fault(verb, "", status=500, times=1000) for verb in ("GET", "POST", "PUT", "DELETE")]
+        await node.delete("c1")
+        async with asyncio.timeout(20):
+            while (await scrape())["podnet_ipam_api_server_away_seconds",] < 1:
+                await asyncio.sleep(0.05)
+            proxy.faults.clear()
+            while (await scrape())["podnet_ipam_api_server_away_seconds",]:
+                await asyncio.sleep(0.05)
 
 
 async def test_not_ready_says_what_the_verb_status_says(start_node, client, port, fetch, scrape):

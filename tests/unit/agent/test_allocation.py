@@ -14,8 +14,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from support.simulated_cluster import SimulatedCluster
-from support.simulated_nodes import FAULTS
+from podnet_ipam.agent import mirror
+from support.simulated_cluster import DELETED, DISABLED, SimulatedCluster
+from support.simulated_nodes import CUT_OFF, FAULTS
 
 NODES = ("node-1", "node-2", "node-3")
 # Four blocks of four addresses: everything runs out again and again.
@@ -77,6 +78,11 @@ class Allocation(RuleBasedStateMachine):
         if self.nodes[name].is_up:
             self.nodes[name].store.faults.extend(faults)
 
+    @rule(name=st.sampled_from(NODES), writes=st.integers(0, 4))
+    def a_node_is_cut_off_from_the_datastore_after_some_writes(self, name, writes):
+        if self.nodes[name].is_up:
+            self.nodes[name].client.faults.extend([*[None] * writes, CUT_OFF])
+
     @rule(name=st.sampled_from(NODES))
     def a_node_dies(self, name):
         if self.nodes[name].is_up:
@@ -86,6 +92,15 @@ class Allocation(RuleBasedStateMachine):
     def a_node_gives_empty_blocks_back(self, name):
         if self.nodes[name].is_up:
             self.run(self.cluster.give_back(name))
+
+    @rule(name=st.sampled_from(NODES))
+    def a_runtime_says_what_it_still_has(self, name):
+        if self.nodes[name].is_up:
+            self.run(self.cluster.collect(name))
+
+    @rule(change=st.sampled_from((DISABLED, DELETED, None)))
+    def the_pool_is_edited(self, change):
+        self.run(self.cluster.edit_pool(change))
 
     @precondition(lambda self: not self.cluster.strict)
     @rule()
@@ -109,7 +124,8 @@ class Allocation(RuleBasedStateMachine):
         self.run(self.cluster.settle())
 
 
-def test_nothing_is_given_twice_and_nothing_is_lost(hurried):
+def test_nothing_is_given_twice_and_nothing_is_lost(hurried, monkeypatch):
+    monkeypatch.setattr(mirror, "WRITE_SECONDS", 0.1)
     run_state_machine_as_test(
         Allocation,
         settings=settings(

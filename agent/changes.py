@@ -1,0 +1,65 @@
+# Copyright: the podnet.ipam contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of a block on their way to the API server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .resting import FOR_NOBODY, Keep
+
+
+class BlockUnusableError(Exception):
+    """The block has no free address for an assignment, or is not this node's any more: try another one."""
+
+
+class Change:
+    """An assignment or a release on its way to the API server.
+
+    `done` is set when it is stored, with the ordinals that it concerns. It is not stored before `after` is done: for an
+    assignment, the writing of its handle. `wanted` is the ordinal that it has to be, if it has to be a certain one.
+    A `borrowed` address may be one of a block of another node. Once `answered`, the runtime knows the address and it
+    can no longer be exchanged for another. `keep` says whom a release keeps the address for.
+    """
+
+    def __init__(
+        self,
+        handle: str,
+        secondary: dict[str, str] | None,
+        after: asyncio.Future | None = None,
+        wanted: int | None = None,
+        borrowed: bool = False,
+        keep: Keep = FOR_NOBODY,
+    ):
+        self.handle = handle
+        self.secondary = secondary
+        self.after = after
+        self.wanted = wanted
+        self.borrowed = borrowed
+        self.keep = keep
+        self.ordinals: list[int] = [] if wanted is None else [wanted]
+        self.answered = False
+        self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        # Not every change is waited for; whoever does still gets the exception.
+        self.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    @property
+    def is_assignment(self) -> bool:
+        return self.secondary is not None
+
+    @property
+    def ready(self) -> bool:
+        return self.after is None or self.after.done()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it will not be stored; where nothing has to be waited for, it may be stored already."""
+        return self.done.done() and self.done.exception() is not None
+
+    def settle(self, error: Exception | None = None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(self.ordinals)
+        else:
+            self.done.set_exception(error)

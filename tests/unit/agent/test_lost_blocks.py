@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What others do to a node's blocks: they take empty ones, and they delete what they should not."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from podnet_ipam._core.names import cidr_name
+from podnet_ipam.agent import mirror
+from podnet_ipam.agent.attachments import WRITTEN_THROUGH
+from podnet_ipam.agent.errors import CniError
+from support.simulated_cluster import SimulatedCluster
+from support.simulated_nodes import CUT_OFF
+
+BLOCK = cidr_name("10.0.0.0/30")
+NODES = ("node-1", "node-2")
+ONE_BLOCK = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/30"\nblock_size = 30\n'
+
+
+@asynccontextmanager
+async def cluster_with(folder, pools=ONE_BLOCK):
+    cluster = SimulatedCluster(asyncio.get_running_loop(), folder, NODES, pools)
+    await cluster.start_all()
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def stored(cluster, node, count):
+    """Wait until a node's first write of several is through."""
+    async with asyncio.timeout(10):
+        while len(cluster.nodes[node].client.faults) != count:
+            await asyncio.sleep(0)
+
+
+def test_a_block_that_the_datastore_may_see_empty_gives_no_address_without_it(hurried, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "WRITE_SECONDS", 0.2)
+
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            # The release is stored, but node-1 does not come to know.
+            cluster.nodes["node-1"].client.faults.append(CUT_OFF)
+            await cluster.delete("node-1", "a")
+            await stored(cluster, "node-1", 0)
+            with pytest.raises(CniError, match="not stored"):
+                await cluster.nodes["node-1"].add("b")
+            await cluster.add("node-2", "c")
+            assert cluster.held["c"], "node-2 has got the empty block"
+            await cluster.settle()
+
+    asyncio.run(story())
+
+
+def test_while_the_last_address_of_a_block_is_freed_the_next_one_waits_until_it_is_stored(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            node = cluster.nodes["node-1"]
+            node.client.faults.append(None)
+            await cluster.delete("node-1", "a")
+            await stored(cluster, "node-1", 0)
+            assert (await node.assign("b")).mode == WRITTEN_THROUGH
+
+    asyncio.run(story())
+
+
+async def one_block_deleted(cluster, *containers):
+    """The block of node-1, in which these containers have addresses, is deleted behind its back."""
+    for container in containers:
+        await cluster.add("node-1", container)
+    await cluster.settle()
+    await cluster.remove("IPAMBlock", BLOCK)
+
+
+def test_a_block_that_somebody_deletes_is_made_anew_with_what_runs(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await one_block_deleted(cluster, "a", "b")
+            await cluster.add("node-1", "c")
+            await cluster.settle()
+            assert cluster.held.keys() == {"a", "b", "c"}
+
+    asyncio.run(story())
+
+
+def test_a_container_that_ends_in_a_deleted_block_takes_no_other_address_along(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await one_block_deleted(cluster, "a", "b")
+            await cluster.delete("node-1", "a")
+            await cluster.settle()
+            assert cluster.held.keys() == {"b"}
+
+    asyncio.run(story())
+
+
+def test_a_block_that_is_deleted_while_it_is_empty_serves_the_next_container(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.delete("node-1", "a")
+            await one_block_deleted(cluster)
+            assert await cluster.nodes["node-1"].add("b")
+
+    asyncio.run(story())
+
+
+def test_a_block_that_is_deleted_with_its_pool_is_forgotten_with_its_last_container(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await one_block_deleted(cluster, "a", "b")
+            await cluster.remove("IPPool", "main")
+            await asyncio.sleep(0.02)
+            node = cluster.nodes["node-1"]
+            for container in ("a", "b"):
+                await node.delete(container)
+            async with asyncio.timeout(10):
+                while node.ipam.unsettled:
+                    await asyncio.sleep(0.001)
+            assert not list(node.ipam.blocks)
+
+    asyncio.run(story())
+
+
+def test_a_block_that_says_to_be_another_nodes_gives_no_address_whatever_the_claim_says(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            await cluster.set_affinity(BLOCK, "node-2")
+            node = cluster.nodes["node-1"]
+            # The node learns of it with its next write.
+            await cluster.delete("node-1", "a")
+            async with asyncio.timeout(10):
+                while node.ipam.unsettled:
+                    await asyncio.sleep(0.001)
+            with pytest.raises(CniError, match="belongs to another node"):
+                await node.assign("b", "10.0.0.2")
+
+    asyncio.run(story())
