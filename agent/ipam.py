@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from itertools import groupby
 
 from .._core.assignment import Choice, Subject, choose
 from .._core.names import handle_id
+from .._kube.errors import ApiError, Unreachable
 from .attachments import (
     ALREADY_HELD,
     LOCAL_FIRST,
@@ -47,7 +48,7 @@ from .mirror import Mirror
 from .node_blocks import NodeBlocks, Promise
 from .pods import is_asked_for, may_use
 from .resting import FOR_NOBODY, Keep
-from .running import Running
+from .running import Records, Running
 from .sqlite import StoreError
 from .store import RELEASED, Row, Store
 
@@ -75,22 +76,23 @@ class Ipam:
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
         self._mirror = Mirror(cluster.client)
+        self._noticing = asyncio.Lock()
 
-    async def start(self, running: Iterable[Running], network: str) -> None:
+    async def start(self, records: Records) -> None:
         """Take over the blocks that this node has claimed, and finish what an earlier run did not get to store.
 
-        What is `running` by the runtime's own record and known to nobody else is held from here on, too. What other
-        plugins have served counts at the first start only, as attachments of `network`: under that name their DEL will
-        come. The watch caches must be complete.
+        What runs by the runtime's own `records` and is known to nobody else is held from here on, too. What other
+        plugins have served counts as attachments of this plugin's network: under that name their DEL will come. Where
+        that is not known, they count at the first start only. The watch caches must be complete.
         """
+        self._records = records
         await self.blocks.start(self._store.resting())
         if self._store.is_new:
             await self.blocks.find_borrowed()
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             await self._recover(handle, list(rows))
-        for attachment in running:
-            if self._store.is_new or attachment.network == network:
-                await self._take_over(handle_id(network or attachment.network, attachment.container), attachment)
+        for attachment in records.all() if records.network or self._store.is_new else ():
+            await self._take_over(attachment)
         log.info("%s blocks with %s attachments", len(self.blocks), len(self._held))
 
     def why_unable(self) -> str | None:
@@ -148,6 +150,7 @@ class Ipam:
             if not missing:
                 self._move(handle, netns)
                 return Outcome(self.holding(handle), ALREADY_HELD)
+            await self._notice_newcomers()
             pools = self._cluster.pools
             choices = [each if isinstance(each, str) else choose(each, subject, pools) for each in missing]
             owner = {**attributes, "node": self._node, "timestamp": _timestamp()}
@@ -343,10 +346,27 @@ class Ipam:
             self._held[handle] = Attachment(addresses, first.secondary, first.netns, time.monotonic(), first.keep)
         return bool(held)
 
-    async def _take_over(self, handle: str, attachment: Running) -> None:
-        """Hold the addresses of an attachment that runs here."""
-        if self.holding(handle) or not await self._still_runs(attachment):
-            return
+    async def _notice_newcomers(self) -> None:
+        """Hold what another plugin has served meanwhile: the runtime calls it until it has this one's configuration."""
+        async with self._noticing:
+            for attachment in self._records.newcomers():
+                try:
+                    await self._take_over(attachment)
+                except (ApiError, Unreachable) as error:
+                    # In a block that this node has not got, so that it gives out nothing of it either.
+                    log.warning(
+                        "container %s runs with addresses that cannot be held yet: %s", attachment.container, error
+                    )
+
+    async def _take_over(self, attachment: Running) -> None:
+        """Hold the addresses of an attachment that runs here, unless they are."""
+        handle = handle_id(self._records.network or attachment.network, attachment.container)
+        known = self.holding(handle) or self.holding(handle_id(attachment.network, attachment.container))
+        if not known and await self._still_runs(attachment):
+            await self._hold_running(handle, attachment)
+        self._records.note(attachment)
+
+    async def _hold_running(self, handle: str, attachment: Running) -> None:
         secondary = {**attachment.owner, "node": self._node, "timestamp": _timestamp()}
         taken = []
         for address in attachment.addresses:

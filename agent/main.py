@@ -35,7 +35,7 @@ from .local import LocalDatastore
 from .loop import Busy, MeasuredLoop
 from .protocol import Answer, Listener, Request
 from .record import Record
-from .running import running
+from .running import Records
 from .spares import Spares
 from .spool import Spool
 from .sqlite import StoreError
@@ -158,8 +158,8 @@ class Agent:
             for reflector in cluster.reflectors:
                 await reflector.synced.wait()
             self._ipam = Ipam(cluster, node, self._store, self._config.cooldown, self._config.routes)
-            attachments = list(running(self._config.results))
-            await self._retry(lambda: self._ipam.start(attachments, self._config.network))
+            records = Records(self._config.results, self._config.network)
+            await self._retry(lambda: self._ipam.start(records))
             collector = Collector(self._ipam, self._client, node, self._config.grace)
             self._server = CniServer(self._ipam, cluster, node, collector)
             self.insight.ready(self._ipam, cluster, self._server)

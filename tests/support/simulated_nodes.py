@@ -27,6 +27,7 @@ from podnet_ipam.agent.collector import Collector
 from podnet_ipam.agent.idle_blocks import IdleBlocks
 from podnet_ipam.agent.ipam import Ipam
 from podnet_ipam.agent.local import LocalDatastore
+from podnet_ipam.agent.running import Records
 from podnet_ipam.agent.store import Store
 
 REFUSED, LOST, DEATH_BEFORE, DEATH_AFTER = "refused", "lost", "death before", "death after"
@@ -183,7 +184,7 @@ class SimulatedNode:
         self.ipam = Ipam(cluster, self.name, self.store, 0, False)
         self.idle_blocks = IdleBlocks(cluster, self.ipam.blocks, 0)
         self.collector = Collector(self.ipam, self.client, self.name, 0)
-        await self.ipam.start((), "net")
+        await self.ipam.start(Records(self._path.parent / "results", "net"))
 
     def kill(self) -> None:
         self.client.dead = True

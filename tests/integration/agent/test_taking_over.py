@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
 
 import pytest
 from podnet_ipam._core.names import cidr_name
 from podnet_ipam._kube.calico import V1
+from podnet_ipam.agent.running import LOOK_SECONDS
 from support.plane import allocated, create_pool, settled, stored
 
 
@@ -53,12 +56,27 @@ async def test_pods_that_another_plugin_has_served_keep_their_addresses(node, cl
     await settled(client, ["10.244.1.3", new])
 
 
-async def test_what_other_plugins_served_counts_at_the_first_start_only(node, client):
-    await node.add("first")
-    record(node, "stale", "10.244.9.9", network="kindnet")
+async def test_pods_that_another_plugin_serves_while_the_agent_runs_keep_their_addresses(node, client):
+    """Between the agent's start and the runtime's next configuration, the former plugin goes on."""
+    first = ipaddress.ip_address((await node.add("first")).address)
+    record(node, "late-1", str(first + 1), network="kindnet")
+    await asyncio.sleep(LOOK_SECONDS)
+    new = (await node.add("new")).address
+    assert new not in (str(first), str(first + 1))
     node.stop()
+    record(node, "late-2", "10.244.9.9", network="kindnet")
     await node.start()
-    assert "10.244.9.9" not in await allocated(client)
+    await settled(client, [str(first), str(first + 1), new, "10.244.9.9"])
+    assert (await node.delete("late-1")).status == 0, "its DEL comes under the name of the network of today"
+    await settled(client, [str(first), new, "10.244.9.9"])
+
+
+async def test_what_another_network_of_this_plugin_serves_is_nobodys_newcomer(node, client):
+    second = (await node.add("c1", network="second")).address
+    record(node, "c1", second, network="second")
+    first = (await node.add("c2")).address
+    assert await allocated(client) == {second: "second.c1", first: "podnet.c2"}
+    assert "CRITICAL" not in node.log.read_text()
 
 
 async def test_pods_keep_their_addresses_when_the_store_and_the_block_are_lost(node, client):
