@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ._kube import observe, resources
 from ._kube.calico import CONFIG_NAME
+from ._kube.errors import Forbidden
 from ._kube.inventory import Inventory, templates
 from ._plan import assigned, assignments, engine, explain, listing, usage
 from ._plan.workload_kinds import KINDS
@@ -56,11 +57,21 @@ class Cluster:
 
 def _engine(cluster, subsets):
     counts_blocks = subsets & {"pools", "blocks", "addresses"}
+    forbidden = []
+
+    def known(where, read):
+        try:
+            return read(cluster.client)
+        except Forbidden:
+            forbidden.append(where)
+            return None
+
     found, evidence = engine.engine(
         engine.Observed(
             nodes=tuple(cluster.inventory.nodes()),
-            installation=observe.installation(cluster.client),
-            calico_config=observe.calico_config(cluster.client),
+            installation=known(engine.INSTALLATION, observe.installation),
+            calico_config=known(engine.CALICO_CONFIG, observe.calico_config),
+            forbidden=tuple(forbidden),
             pools=tuple(cluster.pools),
             blocks=tuple(cluster.blocks) if counts_blocks else None,
             api_group=cluster.api_group,

@@ -109,7 +109,7 @@ engine:
   type: str
   sample: podnet
 evidence:
-  description: What was seen, the weightiest first.
+  description: What was seen, the weightiest first, and what of it the user may not read.
   returned: for subset V(engine)
   type: list
   elements: str

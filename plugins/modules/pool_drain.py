@@ -259,6 +259,7 @@ from datetime import datetime, timezone
 from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runner
 from ansible_collections.podnet.ipam.plugins.module_utils._kube import observe, occupancy, rollout
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.inventory import Inventory
+from ansible_collections.podnet.ipam.plugins.module_utils._kube.network import Network
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import drain
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.budgets import Budget
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.rollout import IF_STALE, Policy
@@ -302,7 +303,7 @@ def read(client, api, pools):
         blocks=tuple(observe.collection(client, api, "IPAMBlock")),
         reservations=tuple(observe.collection(client, api, "IPReservation")),
         budgets=tuple(Budget(*each) for each in occupancy.budgets(client)),
-        installation=observe.installation(client),
+        installation=Network(client, api).installation,
     )
 
 

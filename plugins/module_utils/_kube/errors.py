@@ -25,6 +25,10 @@ class NotFound(ApiError):
     """404: the object, or the whole kind, does not exist."""
 
 
+class Forbidden(ApiError):
+    """403: this user may not. Authorization comes before routing, so there need not even be such a kind."""
+
+
 class Conflict(ApiError):
     """409 on a write: the object changed since it was read, or a precondition does not hold."""
 
@@ -48,6 +52,8 @@ def api_error(method, path, status, body, retry_after=None):
     reason, message = body.get("reason") or "", body.get("message") or "no message"
     if status == 404:
         kind = NotFound
+    elif status == 403:
+        kind = Forbidden
     elif status == 409:
         kind = AlreadyExists if reason == "AlreadyExists" else Conflict
     else:

@@ -13,10 +13,9 @@ from functools import cached_property
 
 from . import resources
 from .calico import CONFIG_NAME
-from .errors import ApiError, NotFound
+from .errors import Forbidden, NotFound
 
 _SYSTEM = "kube-system"
-_FORBIDDEN = 403
 
 
 class Network:
@@ -73,11 +72,7 @@ class Network:
         """What `read` returns, or None."""
         try:
             return read()
-        except NotFound:
-            return None
-        except ApiError as error:
-            if error.status != _FORBIDDEN:
-                raise
+        except (Forbidden, NotFound):
             return None
 
     def _kubeadm(self, field):

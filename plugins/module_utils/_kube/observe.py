@@ -9,7 +9,7 @@ import json
 from .._core.names import cidr_name
 from . import resources
 from .calico import METADATA_ANNOTATION, V1, V3
-from .errors import NotFound
+from .errors import Forbidden, NotFound
 
 _FEW = 3  # up to so many objects of one collection are read one by one, more with one list
 
@@ -17,7 +17,8 @@ _FEW = 3  # up to so many objects of one collection are read one by one, more wi
 def pools(client):
     """(api, {name: IPPool}): V1 if the cluster serves IPPools there, else V3 if there, else (None, {}).
 
-    That is Calico's own order of preference. The list itself tells which group is served, without any discovery.
+    That is Calico's own order of preference. The list itself tells which group is served, without any discovery, unless
+    the user may not read it: then discovery does, which every user may read.
     Labels that Calico keeps only in its metadata annotation (v1) stand among the labels.
     """
     for api in (V1, V3):
@@ -25,8 +26,19 @@ def pools(client):
             found = client.list(api.path("IPPool"))
         except NotFound:
             continue
+        except Forbidden:
+            if _serves(client, api.path("IPPool")):
+                raise
+            continue
         return api, {pool["metadata"]["name"]: _with_all_labels(pool) for pool in found}
     return None, {}
+
+
+def _serves(client, path):
+    """Whether the cluster serves a collection, by the list of what its API group has."""
+    group_version, _slash, plural = path.rpartition("/")
+    found = client.find(group_version) or {}
+    return any(each["name"] == plural for each in found.get("resources") or ())
 
 
 def collection(client, api, kind):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 CNI_ANNOTATION = "ipam.podnet.io/cni"
 UNKNOWN = "unknown"
+INSTALLATION = "Installation default"
+CALICO_CONFIG = "ConfigMap kube-system/calico-config"
 _ENGINES = {"calico-ipam": "calico", "host-local": "host-local", "podnet-ipam": "podnet"}
 _OPERATOR_ENGINES = {"Calico": "calico", "HostLocal": "host-local"}
 _PLACEHOLDER = re.compile(r"__[A-Z0-9_]+__")  # calico-config is a template; some stand where a number must be
@@ -17,11 +19,15 @@ _PLACEHOLDER = re.compile(r"__[A-Z0-9_]+__")  # calico-config is a template; som
 
 @dataclass(frozen=True)
 class Observed:
-    """Objects as read; None where the cluster has none. `blocks` is None also when they were not asked for."""
+    """Objects as read; None where the cluster has none. `blocks` is None also when they were not asked for.
+
+    `forbidden`: which of INSTALLATION and CALICO_CONFIG is None because the user may not read it.
+    """
 
     nodes: tuple = ()
     installation: dict | None = None
     calico_config: dict | None = None
+    forbidden: tuple = ()
     pools: tuple = ()
     blocks: tuple | None = None
     api_group: str | None = None
@@ -31,6 +37,7 @@ def engine(observed):
     """(engine, evidence). What nodes run weighs most, then the operator's Installation, then Calico's ConfigMap."""
     findings = [*_node_findings(observed.nodes), *_operator_findings(observed), *_config_findings(observed)]
     evidence = [text for _engine, text in findings]
+    evidence += [f"{where} may not be read by this user" for where in observed.forbidden]
     if observed.api_group:
         blocks = "" if observed.blocks is None else f" and {len(observed.blocks)} IPAMBlocks"
         evidence.append(f"{observed.api_group} is served, with {len(observed.pools)} IPPools{blocks}")
@@ -68,17 +75,17 @@ def _operator_findings(observed):
     cni = (observed.installation.get("spec") or {}).get("cni") or {}
     ipam = (cni.get("ipam") or {}).get("type")
     if ipam:
-        yield _OPERATOR_ENGINES.get(ipam, UNKNOWN), f"Installation default: spec.cni.ipam.type is {ipam}"
+        yield _OPERATOR_ENGINES.get(ipam, UNKNOWN), f"{INSTALLATION}: spec.cni.ipam.type is {ipam}"
     elif cni.get("type", "Calico") == "Calico":
-        yield "calico", "Installation default: spec.cni.ipam.type is not set, which means Calico"
+        yield "calico", f"{INSTALLATION}: spec.cni.ipam.type is not set, which means Calico"
     else:
-        yield UNKNOWN, f"Installation default: spec.cni.type is {cni['type']}"
+        yield UNKNOWN, f"{INSTALLATION}: spec.cni.type is {cni['type']}"
 
 
 def _config_findings(observed):
     if observed.calico_config is None:
         return
-    where = "ConfigMap kube-system/calico-config: cni_network_config"
+    where = f"{CALICO_CONFIG}: cni_network_config"
     text = (observed.calico_config.get("data") or {}).get("cni_network_config")
     if text is None:
         yield UNKNOWN, f"{where} is not set"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +150,31 @@ class Cluster:
         environ = {"K8S_AUTH_KUBECONFIG": str(self.plane.kubeconfig)} if environ is None else environ
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **environ}
         return self.server.run(module, arguments, environ, self.folder)
+
+    def user(self, *rules):
+        """The options of a module that acts as a user of its own who has these rights, rules of a ClusterRole."""
+        name = f"user-{uuid.uuid4()}"
+        rbac = "rbac.authorization.k8s.io"
+        role = {"metadata": {"name": name}, "rules": list(rules)}
+        self.objects.create(f"/apis/{rbac}/v1/clusterroles", role)
+        binding = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": rbac, "kind": "User", "name": name}],
+        }
+        self.objects.create(f"/apis/{rbac}/v1/clusterrolebindings", binding)
+        deadline = time.monotonic() + READY_SECONDS
+        while rules and not self._allows(name, rules[0]):
+            assert time.monotonic() < deadline, f"{name} did not get its rights"
+            time.sleep(0.02)
+        return {"impersonate_user": name}
+
+    def _allows(self, user, rule):
+        attributes = {"group": rule["apiGroups"][0], "resource": rule["resources"][0], "verb": rule["verbs"][0]}
+        attributes["name"] = rule.get("resourceNames", [""])[0]
+        review = {"spec": {"user": user, "resourceAttributes": attributes}}
+        answer = self.objects.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return answer["status"]["allowed"]
 
     def through(self, proxy):
         """The options of a module that reaches the cluster through a proxy."""
