@@ -4,6 +4,7 @@
 
 The executable leaves them while the agent is away, the agent itself while the API server is away and nothing is known
 here of the attachment. Either way the runtime has been told that the DEL succeeded, so each file stays until it has.
+An ADD of the same container has them carried out first, as they would free what it gets.
 """
 
 from __future__ import annotations
