@@ -214,6 +214,7 @@ def test_what_is_wrong_anywhere_is_reported_together_before_the_first_write(site
         assert said in output, said
 
 
+@pytest.mark.slow
 def test_what_is_not_declared_any_more_goes_and_pools_go_last(site):
     site.create_declared_pools()
     site.create("IPPool", "foreign", {"cidr": "10.244.96.0/24"}, team="other")

@@ -118,6 +118,7 @@ def town(whole_cluster):
     return Town(whole_cluster)
 
 
+@pytest.mark.slow
 def test_all_pods_move_with_progress_and_a_second_run_changes_nothing(town):
     with Controllers(town.cluster):
         before = town.versions()

@@ -130,6 +130,7 @@ def test_a_user_with_the_rights_that_are_asked_for_prepares_the_cluster_once_for
     assert counts["serviceaccounts"] == HOSTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["create", "escalate"])
 def test_a_user_who_lacks_one_of_these_rights_cannot(play, grant, access, verb):
     less = [{**each, "verbs": [other for other in each["verbs"] if other != verb]} for each in access]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from podnet_ipam._kube.tokens import Token
+from ansible_collections.podnet.ipam.plugins.module_utils._kube.tokens import Token
 
 
 @pytest.fixture
