@@ -31,7 +31,7 @@ class Reader:
         self.done: list[str] = []
         story.begin()
         (story.folder / "own.json").write_text(json.dumps(OWN))
-        story.play_quietly(Path("podnet.ipam.deploy"))
+        story.play_quietly(Path("podnet.ipam.deploy"), "--extra-vars", "cni_ipam_batch=100%")
 
     def follow(self, *names: str) -> dict:
         """Save the next playbooks of the guide and run them; what the last one changed."""
