@@ -33,6 +33,7 @@ TABLE_PARALLEL = 16  # of PARALLEL: the one that is printed
 HELD = (1, 50, 100, 200, 300, 400, 500)
 AT_HELD = 20  # calls that are measured with so many addresses held
 WRITTEN_BURST = 64
+CHECKS = 51
 PEER = "host-local"
 NETWORK = {"cniVersion": "1.0.0", "name": "bench", "type": "ptp"}
 THROUGH, LOCAL = "podnet-ipam, written through", "podnet-ipam, local first"
@@ -70,8 +71,9 @@ async def _report(folder: Path, plane: ControlPlane) -> dict:
         await client.create(V1.path("IPAMConfig"), V1.new("IPAMConfig", "default", spec))
     _keep_blocks_in_use(plugin)
     programs[LOCAL] = {**_measure(plugin, plane), "held": _held(plugin)}
+    check = _check(plugin, plugin_runner(spawn, folder, node, prevResult={"cniVersion": "1.0.0", "ips": []}))
     node.stop()
-    return {"pause": PAUSE, "programs": programs, "written_burst": burst}
+    return {"pause": PAUSE, "programs": programs, "written_burst": burst, "check": check}
 
 
 def _print(figures: dict) -> None:
@@ -92,7 +94,8 @@ def _print(figures: dict) -> None:
         if "held" in each:
             print(f"{name:<34}" + "".join(f"{ms:>8.2f}" for _held, ms in each["held"]))
     writes = ", ".join(f"{count} of {kind}" for kind, count in burst["writes"].items())
-    print(f"{burst['adds']} ADDs at once, written through: {burst['ms']:.0f} ms, writes at the API server: {writes}\n")
+    print(f"{burst['adds']} ADDs at once, written through: {burst['ms']:.0f} ms, writes at the API server: {writes}")
+    print(f"CHECK: {figures['check']:.2f} ms\n")
 
 
 def _rate(program: dict) -> float:
@@ -103,7 +106,7 @@ class Runner:
     """Runs a program for containers that it never had before, as a runtime does."""
 
     def __init__(self, spawn: Path, program: Path, config: dict, folder: Path, environment: dict | None = None):
-        path = folder / f"{program.name}.json"
+        path = Path(tempfile.mkdtemp(dir=folder), "network.json")
         path.write_text(json.dumps(config))
         self._command = [spawn, program, path]
         self._environment = {**os.environ, **(environment or {})}
@@ -117,6 +120,9 @@ class Runner:
     def delete(self, first: int, count: int, parallel: int = 1, pause: int = 0) -> list[int]:
         return self._run("DEL", first, count, parallel, pause)
 
+    def check(self, number: int) -> list[int]:
+        return self._run("CHECK", number, 1, 1, PAUSE)
+
     def _run(self, command: str, first: int, count: int, parallel: int, pause: int) -> list[int]:
         spawn, program, config = self._command
         arguments = [spawn, command, str(first), str(count), str(parallel), str(pause), config, program]
@@ -125,9 +131,10 @@ class Runner:
         return [int(line) for line in done.stdout.split()]
 
 
-def plugin_runner(spawn: Path, folder: Path, node: AgentNode) -> Runner:
-    """Runs this project's executable, for pods without annotations."""
+def plugin_runner(spawn: Path, folder: Path, node: AgentNode, **more: object) -> Runner:
+    """Runs this project's executable, for pods without annotations; `more` is added to the configuration."""
     config = {**NETWORK, "ipam": {"type": "podnet-ipam"}, "runtimeConfig": {"io.kubernetes.cri.pod-annotations": {}}}
+    config |= more
     return Runner(spawn, SHIM, config, folder, {"PODNET_IPAM_SOCKET": str(node.socket)})
 
 
@@ -183,6 +190,14 @@ def _written_burst(plane: ControlPlane, runner: Runner) -> dict:
     runner.delete(first, WRITTEN_BURST, TABLE_PARALLEL)
     writes = {kind: sum(counted[verb, kind] for verb in WRITING) for kind in WRITTEN}
     return {"adds": WRITTEN_BURST, "ms": round(seconds * 1e3, 1), "writes": writes}
+
+
+def _check(plugin: Runner, checker: Runner) -> float:
+    """Median of the ms that a CHECK takes, its process included."""
+    first, _times = plugin.add(1)
+    times = [time for _number in range(CHECKS) for time in checker.check(first)]
+    plugin.delete(first, 1)
+    return _median_ms(times)
 
 
 def _median_ms(times: list[int]) -> float:

@@ -67,6 +67,8 @@ the API server afterwards.
 
 {burst}
 
+A CHECK takes {check:.2f} ms, the start of its process included.
+
 ## The agent
 
 {agent}
@@ -147,6 +149,7 @@ def _page(figures: dict) -> str:
         loads=", ".join(f"{part} {figures[part]['load']}" for part in ("allocator", "plugin", "agent", "claims")),
         pause=figures["plugin"]["pause"],
         burst=_burst(figures["plugin"]["written_burst"]),
+        check=figures["plugin"]["check"],
         pairs=_pairs_table(figures["allocator"]),
         memory=_memory_table(figures["allocator"]["memory"]),
         blocks=_blocks_table(figures["allocator"]["blocks"]),
