@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import binaries, health, record
+from . import binaries, health, record, stock
 from .commands import run_logged
 from .engine import Engine, engine
 from .errors import ClusterError
@@ -104,6 +104,7 @@ def create(chosen: Engine, image: NodeImage) -> None:
             stdin=config(image).encode(),
         )
     if not image.local:
+        stock.complete(chosen, node_containers(chosen))
         with tempfile.TemporaryDirectory(dir=cache_folder("tmp")) as folder:
             archive = Path(folder) / "workload.tar"
             write_workload(archive)
