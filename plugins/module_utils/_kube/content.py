@@ -19,11 +19,11 @@ def merged(obj, patch):
 
 
 def contains(stored, written):
-    """Whether `stored` is what was `written`, with what the API server adds to it: defaults, and items at the end of
-    lists, such as the volume of a pod's token.
+    """Whether `stored` is what was `written`, as the API server changes it: defaults are added, and items at the end of
+    lists, such as the volume of a pod's token; what is empty or false goes.
     """
     if isinstance(written, dict) and isinstance(stored, dict):
         return all(contains(stored.get(key), value) for key, value in written.items())
     if isinstance(written, list) and isinstance(stored, list):
         return len(stored) >= len(written) and all(map(contains, stored, written))
-    return stored == written
+    return stored == written or not (stored or written)
