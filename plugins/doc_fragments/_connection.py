@@ -12,6 +12,8 @@ options:
   kubeconfig:
     description:
       - Path of a kubeconfig, or its content as a mapping. Of a mapping, the secrets are kept from logs and results.
+      - The text of a file, as P(ansible.builtin.file#lookup) gives it, is refused; P(ansible.builtin.from_yaml#filter)
+        makes a mapping of it.
       - Without it, and without O(host), the file that E(KUBECONFIG) names is read, else C(~/.kube/config), else the
         service account of the pod that the module runs in is used.
       - Can also be given as E(K8S_AUTH_KUBECONFIG).
@@ -76,6 +78,30 @@ options:
       - Hosts, separated by commas, that are reached without the proxy.
       - Can also be given as E(K8S_AUTH_NO_PROXY).
     type: str
+  proxy_headers:
+    description: Headers for the HTTP proxy.
+    type: dict
+    suboptions:
+      proxy_basic_auth:
+        description:
+          - User name and password for the proxy, with a colon between them.
+          - Can also be given as E(K8S_AUTH_PROXY_HEADERS_PROXY_BASIC_AUTH).
+        type: str
+      basic_auth:
+        description:
+          - The same for header C(authorization), which few proxies look at.
+          - Can also be given as E(K8S_AUTH_PROXY_HEADERS_BASIC_AUTH).
+        type: str
+      user_agent:
+        description:
+          - What the client calls itself, such as V(foo/1.0).
+          - Can also be given as E(K8S_AUTH_PROXY_HEADERS_USER_AGENT).
+        type: str
+  persist_config:
+    description:
+      - Whether to save tokens that were renewed to the kubeconfig. They are not by default.
+      - Can also be given as E(K8S_AUTH_PERSIST_CONFIG).
+    type: bool
   impersonate_user:
     description:
       - User to act as.

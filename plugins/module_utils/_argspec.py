@@ -4,17 +4,28 @@
 
 from __future__ import annotations
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule, _load_params, env_fallback
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ._kube.connection import is_content
 
 _SECRETS_OF_KUBECONFIG = (
     "token",
     "password",
     "client-key-data",
     "client-certificate-data",
+    # of authentication providers
     "id-token",
+    "access-token",
     "refresh-token",
+    "client-secret",
+    "secret",
+    "api_key",
 )
+# In the name of a variable that an authentication plugin gets. Others, such as a region, are words.
+_SECRET_WORDS = ("token", "secret", "pass", "key", "credential")
 
 
 def _option(variable, **spec):
@@ -36,8 +47,18 @@ def connection_options():
         "validate_certs": _option("VERIFY_SSL", type="bool", aliases=["verify_ssl"]),
         "proxy": _option("PROXY", type="str"),
         "no_proxy": _option("NO_PROXY", type="str"),
+        "proxy_headers": {"type": "dict", "apply_defaults": True, "options": _proxy_headers()},
+        "persist_config": _option("PERSIST_CONFIG", type="bool"),
         "impersonate_user": _option("IMPERSONATE_USER", type="str"),
         "impersonate_groups": _option("IMPERSONATE_GROUPS", type="list", elements="str"),
+    }
+
+
+def _proxy_headers():
+    return {
+        "proxy_basic_auth": _option("PROXY_HEADERS_PROXY_BASIC_AUTH", type="str", no_log=True),
+        "basic_auth": _option("PROXY_HEADERS_BASIC_AUTH", type="str", no_log=True),
+        "user_agent": _option("PROXY_HEADERS_USER_AGENT", type="str"),
     }
 
 
@@ -69,11 +90,13 @@ def create_module(options, **settings):
     """An AnsibleModule with the connection options and check mode.
 
     Of a kubeconfig given as a mapping the secrets are kept from logs and results, and only those: its other values,
-    such as the name of a user, are words that results may well contain.
+    such as the name of a user, are words that results may well contain. One that is given as text, which is a mistake,
+    is kept from them whole.
     """
     spec = {**connection_options(), **options}
-    kubeconfig = (_load_params() or {}).get("kubeconfig")  # no parameters at all: a sanity test asks for the options
-    if isinstance(kubeconfig, dict):
+    parameters = _load_params() or {}  # no parameters at all: a sanity test asks for the options
+    kubeconfig = parameters.get("kubeconfig") or os.environ.get("K8S_AUTH_KUBECONFIG")
+    if isinstance(kubeconfig, dict) or is_content(kubeconfig):
         spec["kubeconfig"]["no_log"] = True
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **settings)
     if isinstance(kubeconfig, dict):
@@ -87,6 +110,8 @@ def _secrets(value):
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner) if key in _SECRETS_OF_KUBECONFIG else _secrets(inner)
+        if any(word in str(value.get("name")).lower() for word in _SECRET_WORDS):
+            yield from _leaves(value.get("value"))
     elif isinstance(value, list):
         for inner in value:
             yield from _secrets(inner)

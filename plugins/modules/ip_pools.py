@@ -78,7 +78,9 @@ options:
         elements: str
         choices: [Workload, Tunnel, LoadBalancer]
       assignment_mode:
-        description: V(Manual) serves only who asks for the pool by name. The default is V(Automatic).
+        description:
+          - V(Manual) serves only who asks for the pool by name. The default is V(Automatic).
+          - Needs Calico 3.30 or this collection's node plugin.
         type: str
         choices: [Automatic, Manual]
       labels:

@@ -22,7 +22,8 @@ options:
     description:
       - Whether a node takes addresses only from blocks that it has claimed itself. Calico's default is V(false); a node
         may then borrow addresses from others' blocks when no block is free.
-      - This collection's node plugin never borrows. With V(true), and only then, it may answer a pod's request before
+      - The same holds for this collection's node plugin, except where its own routes lead to whole blocks
+        (C(cni_ipam_routes)); there it never borrows. With V(true), and only then, it may answer a pod's request before
         the API server knows of it.
     type: bool
   auto_allocate_blocks:

@@ -205,9 +205,9 @@ def main():
         declared_pools=_argspec.declared_pools(module),
     )
 
-    def read(client, _api, pools):
+    def read(client, api, pools):
         names = None if wanted.needs_all else wanted.names
-        return namespaces.Observed(namespaces=observe.namespaces(client, names), pools=pools)
+        return namespaces.Observed(observe.namespaces(client, names), pools, served=api is not None)
 
     _runner.run_plan(module, read, lambda observed: namespaces.plan(wanted, observed))
 

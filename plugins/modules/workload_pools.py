@@ -352,6 +352,7 @@ class Session:
             uses=uses,
             holders=self._existing(client, fixed.pods_of(uses), workloads.names_of(pods)),
             first=self.first,
+            served=api is not None,
         )
 
     @staticmethod

@@ -31,6 +31,25 @@ def imports(file: Path):
                 yield None, name.name.partition(".")[0]
 
 
+# Of the kubernetes client the connection is used, which is alike in all its releases, and which is quick to import.
+OF_THE_CLIENT = {"kubernetes.client.Configuration", "kubernetes.client.rest.RESTClientObject", "kubernetes.config"}
+
+
+def used_of_the_client(file: Path):
+    """The dotted names that a file imports from the kubernetes client."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+
+
+def test_neither_discovery_nor_model_classes_of_the_kubernetes_client_are_used():
+    files = sorted((ROOT / "plugins").rglob("*.py"))
+    used = {name for file in files for name in used_of_the_client(file) if name.partition(".")[0] == "kubernetes"}
+    assert used == OF_THE_CLIENT
+
+
 @pytest.mark.parametrize("folder", LAYERS, ids=lambda folder: folder.name)
 def test_a_layer_imports_only_what_lies_below_it(folder):
     below, forbidden = LAYERS[folder]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 
-from .errors import AlreadyExists, ApiError, NotFound, api_error
+from .content import contains, merged
+from .errors import AlreadyExists, ApiError, Conflict, NotFound, api_error
 
 PAGE = 500
 ATTEMPTS = 5
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds
-_TRANSIENT = (429, 500, 502, 503, 504)
+FIRST_PAUSE, PATIENCE = 0.2, 120.0  # seconds: before the second attempt, and from the first to the last at most
+_BUSY = 429
+_TRANSIENT = (_BUSY, 500, 502, 503, 504)
 _EXPIRED = 410
 _STRICT = {"fieldValidation": "Strict", "fieldManager": "podnet.ipam"}
 
@@ -22,7 +24,8 @@ _STRICT = {"fieldValidation": "Strict", "fieldManager": "podnet.ipam"}
 class Reader:
     """Reads objects (decoded JSON). Errors: ApiError and its kinds, Unreachable.
 
-    429 and 5xx are tried again, ATTEMPTS times in all, after Retry-After or a doubling pause.
+    429 and 5xx are tried again, ATTEMPTS times in all, after Retry-After or a doubling pause. Where Retry-After leads
+    beyond PATIENCE, there is no use in asking earlier than the server wants.
     """
 
     def __init__(self, connection):
@@ -73,43 +76,53 @@ class Reader:
         """The answer. Errors also say which server they came from (`origin`), and whether an earlier attempt failed
         that may have been carried out all the same (`repeated`).
         """
-        pause = FIRST_PAUSE
+        pause, repeated, deadline = FIRST_PAUSE, False, time.monotonic() + PATIENCE
         for attempt in range(ATTEMPTS):
             status, headers, answer = self._connection.request(method, path, query, body, content_type)
             if status < 400:
                 return answer
             error = api_error(method, path, status, answer, headers.get("Retry-After"))
-            if status not in _TRANSIENT or attempt == ATTEMPTS - 1:
-                error.origin, error.repeated = self._connection.origin, attempt > 0
+            wait = error.retry_after or pause
+            if status not in _TRANSIENT or attempt == ATTEMPTS - 1 or time.monotonic() + wait > deadline:
+                error.origin, error.repeated = self._connection.origin, repeated
                 raise error
-            time.sleep(min(error.retry_after or pause, LONGEST_PAUSE))
+            repeated = repeated or status != _BUSY  # which is said of what was not even begun
+            time.sleep(wait)
             pause *= 2
         raise AssertionError("not reached")
 
 
 class Writer(Reader):
-    """Reads and writes. Unknown fields are refused by the API server instead of being dropped."""
+    """Reads and writes. Unknown fields are refused by the API server instead of being dropped.
+
+    When the answer to a first attempt was lost, what the second one is refused for may be the work of the first. So the
+    object is read: a write of which it has the outcome is done, and counts as ours.
+    """
 
     def create(self, path, body):
-        """Create an object in the collection `path`.
-
-        When the answer to a first attempt was lost, the second may find the object there: it is ours if its content is.
-        """
+        """Create an object in the collection `path`."""
         try:
             return self._request("POST", path, _STRICT, body)
         except AlreadyExists as error:
-            stored = self.find(f"{path}/{body['metadata']['name']}") if error.repeated else None
-            if stored is None or stored.get("spec") != body.get("spec"):
-                raise
-            return stored
+            name, spec = body["metadata"]["name"], body.get("spec")
+            return self._done_before(error, f"{path}/{name}", lambda stored: contains(stored.get("spec"), spec))
 
     def replace(self, path, body):
         """PUT under compare-and-swap: Conflict when the resourceVersion in `body` is not the last."""
-        return self._request("PUT", path, _STRICT, body)
+        try:
+            return self._request("PUT", path, _STRICT, body)
+        except Conflict as error:
+            written = {"metadata": {"uid": body["metadata"]["uid"]}, "spec": body["spec"]}
+            return self._done_before(error, path, lambda stored: contains(stored, written))
 
     def patch(self, path, body):
         """JSON merge patch; with metadata.resourceVersion in `body`, under compare-and-swap as well."""
-        return self._request("PATCH", path, _STRICT, body, "application/merge-patch+json")
+        try:
+            return self._request("PATCH", path, _STRICT, body, "application/merge-patch+json")
+        except Conflict as error:
+            metadata = {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}
+            written = {**body, "metadata": metadata}
+            return self._done_before(error, path, lambda stored: merged(stored, written) == stored)
 
     def delete(self, path, uid, resource_version=None):
         """Delete this very object, if need be in this very version. Conflict when it is another one by now."""
@@ -117,4 +130,29 @@ class Writer(Reader):
         if resource_version:
             preconditions["resourceVersion"] = resource_version
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
-        return self._request("DELETE", path, None, body)
+        try:
+            return self._request("DELETE", path, None, body)
+        except (NotFound, Conflict) as error:
+            return self._gone_before(error, path, uid)
+
+    def evict(self, path, body):
+        """Ask for the eviction of the very pod at `path` that `body` tells the uid of."""
+        try:
+            return self._request("POST", f"{path}/eviction", _STRICT, body)
+        except (NotFound, Conflict) as error:
+            return self._gone_before(error, path, body["deleteOptions"]["preconditions"]["uid"])
+
+    def _done_before(self, error, path, is_done):
+        """The object at `path` when a repeated request was refused although, or because, it is as was asked for."""
+        stored = self.find(path) if error.repeated else None
+        if stored is None or not is_done(stored):
+            raise error
+        return stored
+
+    def _gone_before(self, error, path, uid):
+        """None when a repeated request was refused because the object is gone, or goes already."""
+        if not error.repeated:
+            raise error
+        metadata = (self.find(path) or {}).get("metadata") or {}
+        if metadata.get("uid") == uid and not metadata.get("deletionTimestamp"):
+            raise error

@@ -71,6 +71,8 @@ def open_connection(options, environ=None):
     Unreachable, naming everything that was tried, when they lead nowhere.
     """
     environ = os.environ if environ is None else environ
+    if is_content(options.get("kubeconfig")):
+        raise Unreachable("option kubeconfig is content, not a path; use from_yaml")
     headers = list(_extra_headers(options))
     found = plain.read(options, environ)
     if found:
@@ -79,6 +81,11 @@ def open_connection(options, environ=None):
         own = {"authorization": f"Bearer {token}"} if token and not options.get("username") else {}
         return Connection(server, plain.pool(context), lambda: own, headers, f"{server} ({source})")
     return _open_with_client(options, environ, headers)
+
+
+def is_content(kubeconfig):
+    """Whether a kubeconfig is the text of a file, as a lookup gives it. It has secrets, and must not be shown."""
+    return isinstance(kubeconfig, str) and ("\n" in kubeconfig or kubeconfig.lstrip().startswith("{"))
 
 
 def _open_with_client(options, environ, headers):
@@ -92,6 +99,7 @@ def _open_with_client(options, environ, headers):
             setattr(configuration, attribute, options[option])
     if options.get("api_key"):
         configuration.api_key = {"authorization": f"Bearer {options['api_key']}"}
+    configuration.proxy_headers = _proxy_headers(options)
     pool, origin = RESTClientObject(configuration).pool_manager, f"{configuration.host} ({source})"
     return Connection(configuration.host, pool, lambda: _authorization(configuration), headers, origin)
 
@@ -123,7 +131,11 @@ def _load(configuration, options, environ):
 def _load_kubeconfig(configuration, options, kubeconfig, environ):
     from kubernetes import config
 
-    wanted = {"context": options.get("context"), "client_configuration": configuration, "persist_config": False}
+    wanted = {
+        "context": options.get("context"),
+        "client_configuration": configuration,
+        "persist_config": bool(options.get("persist_config")),
+    }
     inline = isinstance(kubeconfig, dict)
     source = _kubeconfig_source(options, kubeconfig, environ)
     if not inline and not any(os.path.exists(os.path.expanduser(each)) for each in kubeconfig.split(os.pathsep)):
@@ -175,6 +187,12 @@ def _extra_headers(options):
         yield "Impersonate-User", options["impersonate_user"]
     for group in options.get("impersonate_groups") or ():
         yield "Impersonate-Group", group
+
+
+def _proxy_headers(options):
+    from urllib3 import make_headers
+
+    return make_headers(**(options.get("proxy_headers") or {})) or None
 
 
 def _credentials(options):

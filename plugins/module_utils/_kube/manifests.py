@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from .._core.names import OWNER, OWNER_LABEL
 from .client import Writer
+from .content import merged
 from .errors import NotFound, Unreachable
 
 _POLL_SECONDS = 0.2
@@ -209,19 +210,6 @@ def presentable(obj):
     """What a diff shows: what can change, without secrets."""
     secret = ("data", "stringData") if obj is not None and obj["kind"] == "Secret" else ()
     return {key: value for key, value in comparable(obj).items() if key not in secret}
-
-
-def merged(obj, patch):
-    """`obj` after the JSON merge patch `patch` (RFC 7386)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(obj) if isinstance(obj, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 def title(manifest):

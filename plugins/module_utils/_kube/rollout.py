@@ -31,7 +31,7 @@ def evict(writer, path, pod, timeout, sleep):
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return writer.create(f"{path}/eviction", body)
+            return writer.evict(path, body)
         except ApiError as error:
             if error.status != _FORBIDDEN_NOW:
                 raise

@@ -15,7 +15,7 @@ import json
 from .._core.assignment import FAMILIES, AssignmentError, parse_names
 from .._core.names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION, POOLS_ANNOTATIONS
 from .._core.pool import Pool
-from . import pool_view
+from . import pool_checks, pool_view
 from .operation import Problem
 
 POOL_OPTIONS = {"ipv4_pools": 4, "ipv6_pools": 6}
@@ -89,6 +89,12 @@ def reference_problems(subject, assignment, pools):
     for name in assignment.get("families", ()):
         if not any(pool.family == FAMILIES[name] and not pool.why_not_usable() for pool in pools.values()):
             yield Problem(subject, "families", name, f"no enabled pool of {name} exists")
+
+
+def with_cause(problems, served):
+    """Problems, and before those with pools what they come from in a cluster in which no pools are `served`."""
+    caused = not served and any(each.option in KEYS for each in problems)
+    return [pool_checks.NOT_SERVED, *problems] if caused else problems
 
 
 def contradictions(subject, seen):

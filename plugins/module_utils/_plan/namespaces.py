@@ -39,10 +39,13 @@ class Desired:
 
 @dataclass(frozen=True)
 class Observed:
-    """`namespaces` maps names to Namespace objects, `pools` names to IPPool objects."""
+    """`namespaces` maps names to Namespace objects, `pools` names to IPPool objects. `served`: whether there can be
+    pools.
+    """
 
     namespaces: dict
     pools: dict = field(default_factory=dict)
+    served: bool = True
 
 
 def plan(wanted, observed):
@@ -61,6 +64,7 @@ def plan(wanted, observed):
         for name in ownership.purged(observed.namespaces, assigned, wanted.scope):
             _purge(name, observed.namespaces[name], outcome)
     outcome.operations.sort(key=lambda operation: operation.name)
+    outcome.problems = assignments.with_cause(outcome.problems, observed.served)
     if outcome.problems:
         outcome.operations = []
     return outcome

@@ -145,7 +145,7 @@ def _capacity(new, network):
 
 _WITHOUT_BLOCK = {
     True: "a node without one gets no addresses from it, as strictAffinity is on",
-    False: "a node without one can only borrow addresses of others, which this collection's node plugin does not do",
+    False: "a node without one can only borrow addresses of others, and not even that where agents keep the routes",
     None: "a node without one gets addresses from it only where nodes may borrow from each other",
 }
 

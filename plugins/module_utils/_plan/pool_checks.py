@@ -14,6 +14,14 @@ from .operation import Problem
 _LONGEST_NAME = 253
 _LOAD_BALANCER = ["LoadBalancer"]
 
+NOT_SERVED = Problem(
+    "the cluster",
+    "pools",
+    None,
+    "it serves IPPool neither in crd.projectcalico.org/v1 nor in projectcalico.org/v3: install Calico first, or the"
+    " node plugin of this collection with role podnet.ipam.cni_ipam",
+)
+
 
 def declaration_problems(views):
     """(problems of the views each by itself and as names, (view, network) pairs of those whose CIDR is sound)."""

@@ -90,21 +90,12 @@ def removed(wanted, pools):
     return [name for name in names if not pool_checks.is_leaving(pools[name])]
 
 
-_NOT_SERVED = Problem(
-    "the cluster",
-    "pools",
-    None,
-    "it serves IPPool neither in crd.projectcalico.org/v1 nor in projectcalico.org/v3: install Calico first, or the"
-    " node plugin of this collection with role podnet.ipam.cni_ipam",
-)
-
-
 def plan(wanted, observed):
     """The Plan that makes the observed pools the desired ones."""
     outcome = Plan(results={"in_use": []})
     outcome.problems += ownership.selector_problems(wanted.label_selectors)
     if not observed.served and not wanted.absent:
-        outcome.problems.append(_NOT_SERVED)
+        outcome.problems.append(pool_checks.NOT_SERVED)
         return outcome
     gone = removed(wanted, observed.pools)
     going = _removals(gone, observed)

@@ -45,7 +45,7 @@ class Observed:
 
     `pools` maps names to IPPool objects, `namespaces` names to the Namespace objects of the workloads. `uses` is the
     result of `fixed.in_use`, and `holders` are those of its pods that exist, as (namespace, name). `first`: the uids of
-    the pods that were there when the module started.
+    the pods that were there when the module started. `served`: whether there can be pools.
     """
 
     workloads: dict
@@ -55,6 +55,7 @@ class Observed:
     uses: dict = field(default_factory=dict)
     holders: frozenset = frozenset()
     first: frozenset = frozenset()
+    served: bool = True
 
 
 @dataclass
@@ -83,6 +84,7 @@ def plan(wanted, observed):
         workload.add_to(outcome)
     outcome.problems += fixed.repeated((each.subject, each.assignment.get(fixed.OPTION, ())) for each in planned)
     outcome.operations.sort(key=lambda operation: _ORDER.index(operation.verb))
+    outcome.problems = assignments.with_cause(outcome.problems, observed.served)
     if outcome.problems:
         outcome.operations = []
     return outcome

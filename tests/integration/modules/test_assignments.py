@@ -136,3 +136,12 @@ def test_running_pods_with_an_address_of_another_pool_are_listed_as_stale(pools)
     [workload] = result["workloads"]
     reasons = ["10.244.64.9 is not from a"]
     assert workload["stale_pods"] == [{"name": "web-old", "addresses": ["10.244.64.9"], "reasons": reasons}]
+
+
+def test_a_cluster_without_pools_says_so_of_workloads_that_ask_for_one(empty_cluster):
+    namespace = empty_cluster.create_namespace()
+    item = {"kind": "Deployment", "namespace": namespace, "name": "web"}
+    empty_cluster.create_workload("Deployment", namespace, "web")
+    message = empty_cluster.refused("workload_pools", workloads=[{**item, "ipv4_pools": ["a"]}])["msg"]
+    assert "the cluster: pools: it serves IPPool neither in crd.projectcalico.org/v1 nor in" in message
+    assert not empty_cluster.run("workload_pools", workloads=[{**item, "ipv4_pools": []}])["changed"]

@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import socket
+import threading
+from pathlib import Path
+
 import pytest
 import yaml
 from ansible.module_utils.common.parameters import PASS_VARS
+from cluster.apiserver import ControlPlane
+from cluster.commands import output_of
 
 # Newer releases of ansible-core have to be asked for the options in a result.
 SHOW_INVOCATION = {"_ansible_inject_invocation": True} if "inject_invocation" in PASS_VARS else {}
@@ -54,6 +62,35 @@ def test_an_inline_kubeconfig_works_and_only_its_secrets_are_hidden(cluster, kub
     assert shown["users"][0]["name"] == "admin"
 
 
+HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+
+
+def test_what_authentication_plugins_and_providers_of_an_inline_kubeconfig_get_is_hidden(cluster, kubeconfig):
+    environment = [{"name": "AWS_SECRET_ACCESS_KEY", "value": "hush-1"}, {"name": "AWS_REGION", "value": "eu-west-1"}]
+    provider = {"access-token": "hush-2", "client-secret": "hush-3", "idp-issuer-url": "https://example.com"}
+    kubeconfig["users"] += [
+        {"name": "plugin", "user": {"exec": {"command": "aws", "env": environment}}},
+        {"name": "provider", "user": {"auth-provider": {"name": "oidc", "config": provider}}},
+    ]
+    result = cluster.run("ipam_info", environ={}, kubeconfig=kubeconfig, **SHOW_INVOCATION)
+    plugin, provider = (each["user"] for each in result["invocation"]["module_args"]["kubeconfig"]["users"][-2:])
+    assert [each["value"] for each in plugin["exec"]["env"]] == [HIDDEN, "eu-west-1"]
+    config = provider["auth-provider"]["config"]
+    assert [config["access-token"], config["client-secret"]] == [HIDDEN, HIDDEN]
+    assert config["idp-issuer-url"] == "https://example.com"
+
+
+@pytest.mark.parametrize("write", [yaml.safe_dump, json.dumps])
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_text_of_a_kubeconfig_is_refused_and_not_shown(cluster, kubeconfig, write, by_variable):
+    text = write(kubeconfig)
+    given = {"environ": {"K8S_AUTH_KUBECONFIG": text}} if by_variable else {"environ": {}, "kubeconfig": text}
+    result = cluster.run("ipam_info", **given, **SHOW_INVOCATION)
+    assert result["failed"] and "is content, not a path; use from_yaml" in result["msg"]
+    assert cluster.plane.token not in json.dumps(result)
+    assert result["invocation"]["module_args"]["kubeconfig"] == HIDDEN
+
+
 def test_another_context_and_one_that_does_not_exist(cluster, kubeconfig):
     kubeconfig["contexts"].append({"name": "nobody", "context": {"cluster": "podnet", "user": "nobody"}})
     kubeconfig["users"].append({"name": "nobody", "user": {"token": "wrong"}})
@@ -68,6 +105,74 @@ def test_another_context_and_one_that_does_not_exist(cluster, kubeconfig):
 def test_impersonation_is_passed_on(cluster):
     message = failure(cluster, impersonate_user="jane", impersonate_groups=["readers", "others"])
     assert "403 Forbidden" in message and 'User "jane"' in message and f"(from {cluster.plane.url}" in message
+
+
+@pytest.fixture
+def proxy():
+    """A proxy that takes what it is asked for, and hangs up: its URL, and what it was asked for."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with server.accept()[0] as connection:
+                asked.append(connection.recv(1 << 16).decode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        thread.join()
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_proxy_gets_the_headers_that_are_for_it(cluster, proxy, by_variable):
+    url, asked = proxy
+    options = {"host": "https://api.example.com:6443", "api_key": "a-token", "proxy": url}
+    if by_variable:
+        environ = {"K8S_AUTH_PROXY_HEADERS_PROXY_BASIC_AUTH": "jane:secret"}
+    else:
+        environ, options["proxy_headers"] = {}, {"proxy_basic_auth": "jane:secret"}
+    assert "no answer from https://api.example.com:6443" in failure(cluster, environ=environ, **options)
+    expected = base64.b64encode(b"jane:secret").decode()
+    assert f"proxy-authorization: Basic {expected}".lower() in asked[0].lower()
+
+
+def issue(folder, name, subject, *authority):
+    """A key and a certificate, signed by its own key or by that of an authority."""
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1")
+    files = ("-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt")
+    output_of("openssl", "req", "-x509", *curve, "-subj", subject, *files, *authority)
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory):
+    """An API server that trusts an authority, and the folder with the certificate of its administrator."""
+    folder = tmp_path_factory.mktemp("certificates")
+    issue(folder, "authority", "/CN=authority")
+    signed = ("-CA", folder / "authority.crt", "-CAkey", folder / "authority.key")
+    issue(folder, "admin", "/O=system:masters/CN=jane", *signed)
+    with ControlPlane([f"--client-ca-file={folder / 'authority.crt'}"]) as plane:
+        yield plane, folder
+
+
+def in_files(folder):
+    return {"client-certificate": str(folder / "admin.crt"), "client-key": str(folder / "admin.key")}
+
+
+def in_data(folder):
+    files = in_files(folder).items()
+    return {f"{field}-data": base64.b64encode(Path(path).read_bytes()).decode() for field, path in files}
+
+
+@pytest.mark.parametrize("certificate", [in_files, in_data])
+@pytest.mark.parametrize("beside", [{}, {"username": "nobody-else"}], ids=["plain", "by-the-client"])
+def test_a_client_certificate_of_a_kubeconfig_says_who_the_user_is(cluster, trusting, certificate, beside):
+    plane, folder = trusting
+    kubeconfig = yaml.safe_load(plane.kubeconfig.read_text())
+    kubeconfig["users"][0]["user"] = {**certificate(folder), **beside}
+    result = cluster.run("ipam_info", environ={}, kubeconfig=kubeconfig, gather_subset=["config"])
+    assert not result.get("failed"), result["msg"]
+    kubeconfig["users"][0]["user"] = {}
+    assert "system:anonymous" in failure(cluster, environ={}, kubeconfig=kubeconfig)
 
 
 def test_without_any_configuration_everything_that_was_tried_is_named(cluster):

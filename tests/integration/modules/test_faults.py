@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from support.faulty_proxy import Fault, FaultyProxy
 
+POD_SPEC = {"containers": [{"name": "main", "image": "example.com/workload:1"}]}
 RACKS = [{"name": f"rack-{index}", "cidr": f"10.244.{index}.0/24"} for index in range(4)]
 
 
@@ -49,6 +52,59 @@ def test_a_create_whose_answer_was_lost_counts_as_done(cluster):
     result, _proxy = run(cluster, Fault("POST", "/ippools", 504, carried_out=True), pools=RACKS)
     assert [each["name"] for each in result["operations"]] == [pool["name"] for pool in RACKS]
     assert cluster.pools() == [pool["name"] for pool in RACKS]
+
+
+def test_a_pod_whose_answer_was_lost_counts_as_created_whatever_defaults_it_got(cluster):
+    cluster.create_pools(("a", "10.244.0.0/24"))
+    namespace = cluster.create_namespace()
+    definition = {"spec": POD_SPEC}
+    item = {"kind": "Pod", "namespace": namespace, "name": "probe", "ipv4_pools": ["a"], "definition": definition}
+    lost = Fault("POST", "/pods", 504, carried_out=True)
+    result, _proxy = run(cluster, lost, module="workload_pools", workloads=[item])
+    assert result["operations"] == [{"verb": "create", "kind": "Pod", "namespace": namespace, "name": "probe"}]
+
+
+def test_a_patch_whose_answer_was_lost_counts_as_done(cluster):
+    cluster.create_pools(("rack-0", "10.244.0.0/24"), natOutgoing=True)
+    result, _proxy = run(cluster, Fault("PATCH", "/rack-0", 504, carried_out=True), pools=RACKS[:1])
+    assert result["operations"] == [{"verb": "patch", "kind": "IPPool", "name": "rack-0"}]
+    assert cluster.pool("rack-0")["spec"]["natOutgoing"] is False
+
+
+def test_a_patch_whose_answer_was_lost_and_that_someone_took_back_is_made_again(cluster):
+    cluster.create_pools(("rack-0", "10.244.0.0/24"), natOutgoing=True)
+
+    def take_back():
+        cluster.objects.patch(cluster.path("ippools", "rack-0"), {"spec": {"natOutgoing": True}})
+
+    faults = [Fault("PATCH", "/rack-0", 504, carried_out=True), Fault("PATCH", "/rack-0", meanwhile=take_back)]
+    result, _proxy = run(cluster, *faults, pools=RACKS[:1])
+    assert result["operations"] == [{"verb": "patch", "kind": "IPPool", "name": "rack-0"}]
+    assert cluster.pool("rack-0")["spec"]["natOutgoing"] is False
+
+
+def test_a_delete_whose_answer_was_lost_counts_as_done(cluster):
+    cluster.create_pools(("rack-0", "10.244.0.0/24"))
+    cluster.create_block("10.244.0.0/26")
+    faults = [
+        Fault("DELETE", "/rack-0", 504, carried_out=True),
+        Fault("PUT", "/10-244-0-0-26", 504, carried_out=True),
+        Fault("DELETE", "/10-244-0-0-26", 504, carried_out=True),
+    ]
+    expected = run(cluster, pools=RACKS[:1], state="absent", check=True)[0]["operations"]
+    result, _proxy = run(cluster, *faults, pools=RACKS[:1], state="absent")
+    assert result["operations"] == expected and cluster.pools() == []
+
+
+def test_a_server_is_asked_again_no_earlier_than_it_says(cluster):
+    started = time.monotonic()
+    result, _proxy = run(cluster, Fault("POST", "/ippools", 429, retry_after=2), pools=RACKS[:1])
+    assert result["changed"] and time.monotonic() - started >= 2
+
+
+def test_a_server_that_asks_for_more_patience_than_there_is_is_not_asked_again(cluster):
+    result, proxy = run(cluster, Fault("POST", "/ippools", 503, times=9, retry_after=121), pools=RACKS[:1])
+    assert result["failed"] and "503" in result["msg"] and len(proxy.writes()) == 1
 
 
 def test_a_pool_that_changes_between_reading_and_writing_is_read_again(cluster):

@@ -136,7 +136,9 @@ NEW = {"name": "new", "cidr": "10.244.128.0/18", "node_selector": "all()", "labe
 def test_pools_that_are_declared_elsewhere_count_even_where_none_is_served(empty_cluster):
     name = create(empty_cluster)
     options = {"namespaces": [{"name": name, "ipv4_pools": ["new"]}]}
-    assert errors(empty_cluster.refused("namespace_pools", **options)) == [(f"namespace {name}", "ipv4_pools", "new")]
+    refused = empty_cluster.refused("namespace_pools", **options)
+    assert errors(refused) == [("the cluster", "pools", None), (f"namespace {name}", "ipv4_pools", "new")]
+    assert "it serves IPPool neither in crd.projectcalico.org/v1 nor in projectcalico.org/v3" in refused["msg"]
     assert empty_cluster.run("namespace_pools", **options, declared_pools=[NEW], check=True)["changed"]
 
 

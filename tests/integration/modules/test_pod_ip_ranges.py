@@ -340,6 +340,17 @@ def test_drift_is_no_failure_when_a_report_is_all_that_is_wanted(site):
     assert status == 0 and report["drifted"]
 
 
+def test_pods_that_would_be_replaced_though_they_are_right_are_no_drift(site):
+    site.create_declared_pools()
+    declaration = {"workloads": DECLARATION["workloads"]}
+    site.apply(declaration)
+    assert operations(site.role(declaration, pod_ip_ranges_rollout="always")) == {
+        "workloads": ["restart Deployment settlement"]
+    }
+    _status, report, _output = site.drift(declaration, pod_ip_ranges_rollout="always")
+    assert report["error"] is None and operations(report) == {}
+
+
 def test_a_declaration_that_cannot_be_compared_fails_whatever_drift_fail_says(site):
     wrong = {"namespaces": [{"name": "payments", "ipv4_pools": ["paymets"]}]}
     status, report, _output = site.drift(wrong, drift_fail=False)

@@ -161,6 +161,14 @@ def test_an_eviction_goes_on_as_soon_as_the_budget_allows_it(pools, namespace):
     assert len(proxy.writes()) == 6
 
 
+def test_an_eviction_whose_answer_was_lost_counts_as_done(pools, namespace):
+    pools.create_workload("ReplicaSet", namespace, "web", RIGHT)
+    pools.create_pod(namespace, "web-1", app="web", address=STALE)
+    lost = Fault("POST", "/eviction", 504, carried_out=True)
+    result, _proxy = through(pools, lost, workloads=[item(namespace, "ReplicaSet")], rollout="if_stale")
+    assert result["operations"] == [operation("evict", "Pod", namespace, "web-1")]
+
+
 def test_a_pod_that_goes_by_itself_is_not_called_evicted(pools, namespace):
     pools.create_workload("ReplicaSet", namespace, "web", RIGHT)
     path = pools.create_pod(namespace, "web-1", app="web", address=STALE)
