@@ -120,7 +120,7 @@ class Writer(Reader):
         try:
             return self._request("PATCH", path, _STRICT, body, "application/merge-patch+json")
         except Conflict as error:
-            metadata = {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}
+            metadata = {key: value for key, value in body.get("metadata", {}).items() if key != "resourceVersion"}
             written = {**body, "metadata": metadata}
             return self._done_before(error, path, lambda stored: merged(stored, written) == stored)
 
