@@ -94,7 +94,9 @@ def test_who_has_the_documented_rights_to_read_sees_all_and_changes_nothing(eith
     user, before = cluster.user(*documented("podnet-ipam-read")), cluster.versions()
     question = {"namespace": "payments", "node": "node-1", "pod": "web-0"}
     told = done(cluster.run("ipam_info", gather_subset=["all"], explain=[question], **user))
-    assert told == cluster.run("ipam_info", gather_subset=["all"], explain=[question])
+    administrators = cluster.run("ipam_info", gather_subset=["all"], explain=[question])
+    # Which ansible-core adds up to 2.18.
+    assert {**told, "invocation": None} == {**administrators, "invocation": None}
     assert done(cluster.run("pod_audit", repair=["leaks"], grace=0, check=True, **user))["operations"]
     for module in ("ipam_config", "ip_reservations"):
         assert done(cluster.run(module, check=True, **CHANGING[module], **user))["operations"]
