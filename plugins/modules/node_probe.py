@@ -80,7 +80,6 @@ refused:
 
 import json
 import os
-import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -92,23 +91,22 @@ OPTIONS = {
 }
 # "Invalid network config" (CNI specification, Error): what is asked for does not exist.
 NO_POOL = 7
-# Longer than the agent takes for any answer.
-SECONDS = 120
 
 
 class Refused(Exception):
     """The plugin answered with an error, or not as the specification has it."""
 
-    def __init__(self, verb, done):
-        self.code, self.reason = error_of(done.stdout)
-        told = f"{self.reason or done.stdout.strip()} {done.stderr.strip()}".strip()
-        super().__init__(f"CNI {verb}: exit status {done.returncode}: {told}")
+    def __init__(self, verb, status, answer, errors):
+        self.code, self.reason = error_of(answer)
+        told = f"{self.reason or answer.strip()} {errors.strip()}".strip()
+        super().__init__(f"CNI {verb}: exit status {status}: {told}")
 
 
 class Plugin:
     """The executable, called as a container runtime calls it."""
 
     def __init__(self, module):
+        self._module = module
         self._executable = module.params["executable"]
         self._environment = {
             "CNI_CONTAINERID": module.params["container_id"],
@@ -117,25 +115,20 @@ class Plugin:
             "CNI_PATH": module.params["bin_dir"],
         }
 
-    def call(self, verb, config):
-        """The answer to one call, None for an empty one. Refused where it fails."""
-        # Not by the module's run_command, which fails on a program that does not read what it gets.
-        done = subprocess.run(
+    def call(self, verb, config=None):
+        """The answer to one call, None for an empty one. Refused where it fails, OSError where it reads no `config`."""
+        status, answer, errors = self._module.run_command(
             [self._executable],
-            input=json.dumps(config),
-            env={**os.environ, **self._environment, "CNI_COMMAND": verb},
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
+            data=None if config is None else json.dumps(config),
+            environ_update={**self._environment, "CNI_COMMAND": verb},
+            handle_exceptions=False,
         )
-        if done.returncode != 0:
-            raise Refused(verb, done)
+        if status != 0:
+            raise Refused(verb, status, answer, errors)
         try:
-            return json.loads(done.stdout) if done.stdout.strip() else None
+            return json.loads(answer) if answer.strip() else None
         except ValueError:
-            raise Refused(verb, done) from None
+            raise Refused(verb, status, answer, errors) from None
 
 
 def error_of(answer):
@@ -149,7 +142,7 @@ def error_of(answer):
 
 def supported(plugin, config):
     """The versions that the plugin supports. ValueError where the configuration's is not among them."""
-    versions = (plugin.call("VERSION", config) or {}).get("supportedVersions") or []
+    versions = (plugin.call("VERSION") or {}).get("supportedVersions") or []
     if config.get("cniVersion") not in versions:
         raise ValueError(
             f"it supports the CNI versions {', '.join(versions) or 'none'}, not {config.get('cniVersion')}"
@@ -182,7 +175,7 @@ def main():
         result["versions"] = supported(plugin, config)
         if not module.check_mode:
             result["addresses"], result["refused"] = probe(plugin, config)
-    except (OSError, ValueError, subprocess.TimeoutExpired, Refused) as error:
+    except (OSError, ValueError, Refused) as error:
         # Where not even giving back succeeds, what failed before it counts as well.
         earlier = f"{error.__context__}; " if isinstance(error.__context__, Refused) else ""
         module.fail_json(msg=f"{executable}: {earlier}{error}", **result)

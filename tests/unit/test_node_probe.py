@@ -13,7 +13,8 @@ from support.modules import run_module
 PLUGIN = """\
 #!{python}
 import json, os, sys
-verb, config = os.environ["CNI_COMMAND"], json.load(sys.stdin)
+verb = os.environ["CNI_COMMAND"]
+config = {{}} if verb == "VERSION" else json.load(sys.stdin)
 with open("{log}", "a") as log:
     log.write(json.dumps([verb, os.environ["CNI_CONTAINERID"], "prevResult" in config]) + "\\n")
 status, answer = json.loads({answers!r})[verb]
@@ -34,10 +35,11 @@ def probe(tmp_path):
     """Probe a plugin with these answers; the module's result, with the plugin's calls as `calls`."""
     log, program = tmp_path / "log", tmp_path / "podnet-ipam"
 
-    def probe(_ansible_check_mode=False, config=CONFIG, **answers):
+    def probe(_ansible_check_mode=False, version=CONFIG["cniVersion"], **answers):
         text = PLUGIN.format(python=sys.executable, log=log, answers=json.dumps({**GOOD, **answers}))
         program.write_text(text)
         program.chmod(0o755)
+        config = {**CONFIG, "cniVersion": version}
         options = {"executable": str(program), "config": config, "container_id": "probe"}
         result = run_module("node_probe", _ansible_check_mode=_ansible_check_mode, **options)
         calls = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -90,18 +92,9 @@ def test_an_answer_that_is_none_is_shown(probe, answer):
 
 
 def test_a_version_that_the_plugin_does_not_support_is_named_before_an_address_is_asked_for(probe):
-    failed = probe(config={**CONFIG, "cniVersion": "2.0.0"})
+    failed = probe(version="2.0.0")
     assert failed["failed"] and "0.4.0, 1.0.0, not 2.0.0" in failed["msg"]
     assert failed["calls"] == ["VERSION"]
-
-
-def test_a_plugin_need_not_read_what_it_gets(tmp_path):
-    program = tmp_path / "podnet-ipam"
-    program.write_text('#!/bin/sh\nexec <&-\nsleep 0.1\necho \'{"supportedVersions": ["1.0.0"], "ips": []}\'\n')
-    program.chmod(0o755)
-    config = {**CONFIG, "padding": "x" * 1_000_000}  # more than a pipe holds
-    proved = run_module("node_probe", executable=str(program), config=config, container_id="probe")
-    assert not proved.get("failed"), proved
 
 
 def test_an_executable_that_is_not_there_is_named(tmp_path):
