@@ -12,7 +12,7 @@ options:
   kubeconfig:
     description:
       - Path of a kubeconfig, or its content as a mapping. Of a mapping, the secrets are kept from logs and results.
-      - The text of a file, as P(ansible.builtin.file#lookup) gives it, is refused; P(ansible.builtin.from_yaml#filter)
+      - The text of a file, as C(ansible.builtin.file) gives it, is refused; C(ansible.builtin.from_yaml)
         makes a mapping of it.
       - Without it, and without O(host), the file that E(KUBECONFIG) names is read, else C(~/.kube/config), else the
         service account of the pod that the module runs in is used.
