@@ -31,6 +31,8 @@ class Spool:
         self._turn = asyncio.Lock()
         # Carried out, but on a disk that lets nothing be removed.
         self._over: set[Path] = set()
+        # What stands in tombstones, which never change: each ADD looks through all that wait.
+        self._read_before: dict[Path, Request] = {}
 
     @property
     def waiting(self) -> list[Path]:
@@ -79,8 +81,11 @@ class Spool:
         return done
 
     def _read(self, file: Path) -> Request | None:
+        if file in self._read_before:
+            return self._read_before[file]
         try:
-            return parse_request(file.read_bytes())
+            self._read_before[file] = parse_request(file.read_bytes())
+            return self._read_before[file]
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -92,6 +97,7 @@ class Spool:
 
     def _remove(self, file: Path) -> None:
         self._over.add(file)
+        self._read_before.pop(file, None)
         try:
             file.unlink(missing_ok=True)
         except OSError as error:

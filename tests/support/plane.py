@@ -242,6 +242,12 @@ class AgentNode:
                 await asyncio.sleep(0.02)
         return log
 
+    async def worked_off(self) -> None:
+        """Wait until no tombstone is left."""
+        async with asyncio.timeout(15):
+            while list(self.spool.iterdir()):
+                await asyncio.sleep(0.1)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(how)

@@ -66,9 +66,7 @@ async def test_a_container_that_comes_back_with_the_agent_does_not_lose_its_addr
         await node.logged("ready: node")
         reply = await add(node, "again")
         assert reply.status == 0
-        async with asyncio.timeout(15):
-            while list(node.spool.iterdir()):
-                await asyncio.sleep(0.1)
+        await node.worked_off()
         await asyncio.sleep(0.5)
         await settled(client, [reply.address])
 
@@ -82,9 +80,7 @@ async def test_an_unknown_attachment_is_deleted_while_the_api_server_is_away(nod
         assert len(list(node.spool.iterdir())) == 1
     finally:
         plane.start_apiserver()
-    async with asyncio.timeout(15):
-        while list(node.spool.iterdir()):
-            await asyncio.sleep(0.1)
+    await node.worked_off()
 
 
 async def test_gc_frees_what_is_not_in_the_list_of_its_own_network(node, client):

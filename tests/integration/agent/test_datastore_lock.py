@@ -83,8 +83,6 @@ async def test_a_container_that_comes_back_keeps_what_it_gets_whenever_its_earli
     await set_ready(client, information, True)
     reply = await node.add("again")
     assert reply.status == 0
-    async with asyncio.timeout(15):
-        while list(node.spool.iterdir()):
-            await asyncio.sleep(0.1)
+    await node.worked_off()
     await asyncio.sleep(0.5)
     await settled(client, [reply.address])
