@@ -26,6 +26,20 @@ attributes:
       - podnet.ipam.ipam
 """
 
+    # For modules that only look at the machine that they run on: they reach no cluster.
+    NODE_INFO = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return the changed status prediction without modifying the node.
+    support: full
+    details: This module does not change anything.
+  diff_mode:
+    description: Returns details on what has changed, or would change in C(check_mode), when in diff mode.
+    support: N/A
+    details: This module does not change anything.
+"""
+
     # For modules that only read.
     INFO_MODULE = r"""
 options: {}

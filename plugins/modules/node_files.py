@@ -119,47 +119,27 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+
+def entries(**options):
+    """The specification of an option that lists things with these options of their own."""
+    return {"type": "list", "elements": "dict", "default": [], "options": options}
+
+
+PATH = {"type": "path", "required": True}
 OPTIONS = {
-    "folders": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "path": {"type": "path", "required": True},
-            "mode": {"type": "str", "default": "0755"},
-        },
-    },
-    "copies": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "path": {"type": "path", "required": True},
-            "source": {"type": "path", "required": True},
-        },
-    },
+    "folders": entries(path=PATH, mode={"type": "str", "default": "0755"}),
+    "copies": entries(path=PATH, source=PATH),
     "files": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "path": {"type": "path", "required": True},
-            "content": {"type": "raw"},
-            "source": {"type": "path"},
-            "mode": {"type": "str", "default": "0644"},
-        },
+        **entries(
+            path=PATH,
+            content={"type": "raw"},
+            source={"type": "path"},
+            mode={"type": "str", "default": "0644"},
+        ),
         "required_one_of": [("content", "source")],
         "mutually_exclusive": [("content", "source")],
     },
-    "links": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "path": {"type": "path", "required": True},
-            "target": {"type": "str", "required": True},
-        },
-    },
+    "links": entries(path=PATH, target={"type": "str", "required": True}),
 }
 
 
@@ -195,30 +175,6 @@ def content_of(entry):
     return text.encode()
 
 
-def have_copy(entry, check_mode):
-    """Bring a file about that is as another one, or gone as that is. Return as `have_folder`."""
-    path, source = entry["path"], entry["source"]
-    if not os.path.lexists(source):
-        return have_nothing(entry, check_mode)
-    if not check_mode:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    if os.path.islink(source):
-        return have_link({"path": path, "target": os.readlink(source)}, check_mode)
-    mode = stat.S_IMODE(os.stat(source).st_mode)
-    return have_file({"path": path, "mode": f"{mode:o}", "content": None, "source": source}, check_mode)
-
-
-def have_nothing(entry, check_mode):
-    """Bring about that there is no such file or link. Return as `have_folder`."""
-    path = entry["path"]
-    if not os.path.lexists(path):
-        return None
-    before = shown(path)
-    if not check_mode:
-        os.unlink(path)
-    return difference(path, before, "")
-
-
 def have_folder(entry, check_mode):
     """Bring a folder about. Return its difference, None where there is none."""
     path, mode = entry["path"], octal(entry)
@@ -233,7 +189,7 @@ def have_folder(entry, check_mode):
 
 
 def have_file(entry, check_mode):
-    """Bring a file about, as `have_folder`."""
+    """Bring a file about. Return as `have_folder`."""
     path, mode = entry["path"], octal(entry)
     try:
         content = content_of(entry)
@@ -241,6 +197,11 @@ def have_file(entry, check_mode):
         if not check_mode:
             raise
         content = None  # something earlier in the play, which a dry run does not do, would have brought it
+    return have_content(path, mode, content, check_mode)
+
+
+def have_content(path, mode, content, check_mode):
+    """Bring a file with this mode, a number, and these bytes about. Return as `have_folder`."""
     before = found(path)
     if before == (mode, content):
         return None
@@ -249,8 +210,33 @@ def have_file(entry, check_mode):
     return difference(path, described(*before), described(mode, content))
 
 
+def have_copy(entry, check_mode):
+    """Bring a file about that is as another one, or gone as that is. Return as `have_folder`."""
+    path, source = entry["path"], entry["source"]
+    if not os.path.lexists(source):
+        return have_nothing(entry, check_mode)
+    if not check_mode:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.islink(source):
+        return have_link({"path": path, "target": os.readlink(source)}, check_mode)
+    with open(source, "rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        return have_content(path, mode, file.read(), check_mode)
+
+
+def have_nothing(entry, check_mode):
+    """Bring about that there is no such file or link. Return as `have_folder`."""
+    path = entry["path"]
+    if not os.path.lexists(path):
+        return None
+    before = shown(path)
+    if not check_mode:
+        os.unlink(path)
+    return difference(path, before, "")
+
+
 def have_link(entry, check_mode):
-    """Bring a link about, as `have_folder`."""
+    """Bring a link about. Return as `have_folder`."""
     path, target = entry["path"], entry["target"]
     if os.path.islink(path) and os.readlink(path) == target:
         return None

@@ -12,15 +12,8 @@ description:
   - Looks for several files of the machine that it runs on, by path or pattern, in one call.
   - It tells what M(ansible.builtin.stat) and M(ansible.builtin.find) tell for one of them.
 author: The podnet.ipam contributors (@podnet)
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return the changed status prediction without modifying the node.
-    support: full
-    details: This module does not change anything.
-  diff_mode:
-    description: Returns details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: This module does not change anything.
+extends_documentation_fragment:
+  - podnet.ipam._attributes.node_info
 options:
   patterns:
     description:

@@ -16,15 +16,8 @@ description:
   - Of the folders, C(containerd config dump) and CRI-O on its socket are asked; where they do not answer, the runtime's
     files are read.
 author: The podnet.ipam contributors (@podnet)
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return the changed status prediction without modifying the node.
-    support: full
-    details: This module does not change anything.
-  diff_mode:
-    description: Returns details on what has changed, or would change in C(check_mode), when in diff mode.
-    support: N/A
-    details: This module does not change anything.
+extends_documentation_fragment:
+  - podnet.ipam._attributes.node_info
 options:
   main_plugin:
     description: The plugin that is to connect pods, as the role's C(cni_ipam_main_plugin).
