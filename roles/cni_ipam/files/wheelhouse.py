@@ -181,7 +181,7 @@ class Builder:
             wanted = (f"--index-url={self.index}", f"podnet-ipam=={self.version}")
             fill(folder, lambda target: self._fetch(platform, target, *wanted))
         wheel = next(folder.glob("*.whl"))
-        if errors := [found["message"] for found in self._findings_on(wheel) if found["severity"] == "error"]:
+        if errors := errors_in(self._findings_on(wheel)):
             raise SystemExit("\n".join(errors))
         return wheel
 
@@ -301,6 +301,11 @@ def finding(severity: str, message: str) -> dict[str, str]:
     return {"severity": severity, "check": "wheel", "message": message}
 
 
+def errors_in(findings: Iterable[dict[str, str]]) -> list[str]:
+    """The messages of those that forbid to go on."""
+    return [found["message"] for found in findings if found["severity"] == "error"]
+
+
 def digest(*parts: str | bytes) -> str:
     """A hash of the parts and of where one ends and the next begins."""
     whole = hashlib.sha256()
@@ -339,7 +344,7 @@ def main() -> None:
     builder = Builder(options.collection, options.cache.expanduser(), given, options.index)
     platforms = [Platform(*name.split("-", 1)) for name in options.platforms]
     findings = list(builder.findings(platforms))
-    errors = [found["message"] for found in findings if found["severity"] == "error"]
+    errors = errors_in(findings)
     if errors and not options.check:
         raise SystemExit("\n".join(errors))
     archives = {} if errors else builder.archives(platforms)
