@@ -221,13 +221,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: The listed pools and those that were removed, as they were, with defaults filled in, by name.
+  description: The pools that change or go, as they were, with defaults filled in, by name.
   returned: success
   type: list
   elements: dict
   sample: []
 after:
-  description: The listed pools as they are now, or would be in check mode, with defaults filled in, by name.
+  description:
+    - The pools that change or are new, as they are now, or would be in check mode, with defaults filled in, by name.
+    - M(podnet.ipam.ipam_info) tells all pools.
   returned: success
   type: list
   elements: dict

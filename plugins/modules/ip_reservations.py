@@ -112,14 +112,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: The listed reservations and those that were removed, as they were, by name.
+  description: The reservations that change or go, as they were, by name.
   returned: success
   type: list
   elements: dict
   sample: []
 after:
   description:
-    - The listed reservations as they are now, or would be in check mode, by name.
+    - The reservations that change or are new, as they are now, or would be in check mode, by name.
     - RV(after[].reserved_cidrs) is sorted, IPv4 first, and a single address is a range of one.
   returned: success
   type: list

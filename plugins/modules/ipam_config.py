@@ -66,14 +66,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: The settings as they were, in a list of one; an empty list when the object did not exist.
+  description:
+    - The settings as they were, in a list of one, when they change.
+    - An empty list when they do not, and when the object did not exist.
   returned: success
   type: list
   elements: dict
   sample:
     - {strict_affinity: false, auto_allocate_blocks: true, max_blocks_per_host: 0}
 after:
-  description: The settings as they are now, or would be in check mode, in a list of one.
+  description: The settings as they are now, or would be in check mode, in a list of one, when they change.
   returned: success
   type: list
   elements: dict

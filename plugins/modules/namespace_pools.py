@@ -108,7 +108,7 @@ EXAMPLES = r"""
 RETURN = r"""
 before:
   description:
-    - The namespaces that the items are for, and those that lose their annotations by O(purge), as they were, by name.
+    - The namespaces whose annotations change, by the items or by O(purge), as they were, by name.
     - A malformed annotation is shown as its text.
   returned: success
   type: list

@@ -163,7 +163,7 @@ EXAMPLES = r"""
 RETURN = r"""
 before:
   description:
-    - The listed workloads as they were, by kind, namespace and name.
+    - The listed workloads that change, as they were, by kind, namespace and name.
     - A malformed annotation is shown as its text.
   returned: success
   type: list
@@ -178,7 +178,7 @@ before:
       ip_addrs: null
 after:
   description:
-    - The listed workloads as they are now, or would be in check mode.
+    - The same workloads as they are now, or would be in check mode.
     - With C(restarted), which is V(true), where the pods are replaced for another reason than a changed assignment.
   returned: success
   type: list

@@ -32,6 +32,14 @@ def test_pools_are_created_in_order_of_their_names_with_the_owner_label(either_c
     }
 
 
+def test_a_result_tells_the_pools_that_change_and_no_others(cluster):
+    cluster.apply("ip_pools", pools=RACKS)
+    assert cluster.run("ip_pools", pools=RACKS)["after"] == []
+    narrower = [RACKS[0], {**RACKS[1], "node_selector": "rack == '9'"}]
+    result = cluster.apply("ip_pools", pools=narrower)
+    assert [pool["node_selector"] for pool in result["before"] + result["after"]] == ["rack == '1'", "rack == '9'"]
+
+
 def test_the_diff_shows_a_new_pool_with_every_default_filled_in(cluster):
     result = cluster.apply("ip_pools", pools=[{"name": "v6", "cidr": "fd00:10:244:0::/64"}])
     assert result["diff"] == {
