@@ -164,7 +164,7 @@ class _Run:
         changed = [name for name in names if before.get(name) != after.get(name)]
         # Of a thousand objects of which three change, a result tells these three: Ansible takes longer over a long one
         # than the module over the cluster.
-        before, after = ({name: side[name] for name in changed if side.get(name) is not None} for side in (before, after))
+        before, after = ({name: side[name] for name in changed if side.get(name)} for side in (before, after))
         result = {
             "changed": bool(operations),
             "operations": [operation.describe() for operation in operations],
