@@ -38,6 +38,7 @@ def main() -> None:
     heading("Every pod has an address of its pool")
     check_pools(story)
     check_reachability(story)
+    draw_map(story)
 
     heading("An annotation changed on a running pod changes nothing but what the pod would get today")
     check_stale(story)
@@ -162,6 +163,15 @@ def check_reachability(story: Story) -> None:
             answer = story.kubectl(*command).strip()
             check(answer.startswith(name_of(target)), f"{host} answered {answer!r}")
             print(f"{name_of(source)} on {source['spec']['nodeName']} asked {host}: {answer}")
+
+
+def draw_map(story: Story) -> None:
+    picture = story.folder / "addresses.svg"
+    story.play_quietly(HERE / "demo/map.yml", "--extra-vars", f"picture={picture}")
+    drawn = picture.read_text()
+    for node in RACKS:
+        check(f": {node}, " in drawn, f"the picture shows blocks of {node}")
+    print(f"A picture of it: {picture.relative_to(ROOT)}")
 
 
 def check_stale(story: Story) -> None:

@@ -95,6 +95,10 @@ def test_a_reader_of_the_guide_gets_what_it_says(reader):
         pool = {"podnet-worker": "10.244.144.0/20", "podnet-worker2": "10.244.160.0/20"}[pod["spec"]["nodeName"]]
         assert lie_in(pool, {name: ipaddress.ip_address(pod["status"]["podIP"])}, 1)
 
+    reader.follow("picture.yml")
+    picture = (reader.story.folder / "addresses.svg").read_text()
+    assert all(f": {node}, " in picture for node in RACKS), "the picture shows blocks of both nodes"
+
     report = reader.follow("declaration.yml")
     assert not report["tasks"], "the declaration at the end says what the steps before have made"
     assert reader.done == list(reader.playbooks), "every playbook of the guide was run, in its order"
