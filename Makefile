@@ -12,9 +12,9 @@ demo: setup            ## the main job on a real cluster: from nothing to a pod 
 	$(PYTHON) tests/e2e/demo.py
 
 test: setup lint conventions ## all tests
-	$(PYTHON) -m pytest tests/unit tests/integration $(ABREAST)
+	$(PYTHON) -m pytest tests/unit tests/integration $(ABREAST) --durations 15
 	$(PYTHON) tests/cluster up
-	$(PYTHON) -m pytest tests/e2e
+	$(PYTHON) -m pytest tests/e2e --durations 6
 	$(PYTHON) tests/scenarios.py default
 
 test-all: test matrix molecule ## and the slow ones, with every supported version, and all scenarios
@@ -54,7 +54,7 @@ bench: setup           ## figures, with the peers beside them
 	$(PYTHON) tests/bench
 
 report: setup          ## docs/performance.md and its pictures, from new figures
-	$(PYTHON) tests/bench --figures docs/performance/figures.json allocator plugin agent claims
+	$(PYTHON) tests/bench --figures docs/performance/figures.json
 	$(PYTHON) tests/bench/report.py docs/performance/figures.json
 
 cluster: setup         ## the test cluster alone

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print figures: allocator, plugin and modules beside their peers; one agent; claims; an audit; the role, and pods.
 
-tests/bench [--figures FILE] [PART ...]
+    tests/bench [--figures FILE] [PART ...]
+
+In FILE, the figures of the parts that are measured take the place of older ones.
 """
 
 from __future__ import annotations
@@ -27,16 +29,24 @@ QUIET_LOAD, MOST_QUIET_SECONDS = 0.5, 180
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/bench", description="Print figures, medians of one run.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
-    parser.add_argument("--figures", type=Path, metavar="FILE", help="write the figures there, too, as JSON")
+    parser.add_argument("--figures", type=Path, metavar="FILE", help="keep the figures there, too, as JSON")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    figures = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine()}
     for name in options.parts or PARTS:
         _wait_for_quiet()
-        figures[name] = {"load": round(os.getloadavg()[0], 1), **PARTS[name].report()}
-    if options.figures:
-        options.figures.write_text(json.dumps(figures, indent=1) + "\n")
+        circumstances = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "load": round(os.getloadavg()[0], 1)}
+        figures = {**circumstances, **PARTS[name].report()}
+        if options.figures:
+            _keep(name, figures, options.figures)
+
+
+def _keep(part: str, figures: dict, file: Path) -> None:
+    """Write a part's figures to the file. Those of the other parts stay, unless they are another machine's."""
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    if kept.get("machine") != _machine():
+        kept = {"machine": _machine()}
+    file.write_text(json.dumps({**kept, part: figures}, indent=1) + "\n")
 
 
 def _wait_for_quiet() -> None:
