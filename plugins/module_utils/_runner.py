@@ -110,6 +110,8 @@ class _Run:
 
     def _apply(self, api):
         """Whether all of the plan was applied; False when the rest has to be planned anew."""
+        for operation in () if self.done else self._last.rehearsed:
+            self._rehearse(operation, api)
         groups = list(_groups(self._last.operations))
         for position, group in enumerate(groups):
             if position and groups[position - 1][0].settles and not group[0].settles:
@@ -117,6 +119,15 @@ class _Run:
             later = [operation for rest in groups[position + 1 :] for operation in rest]
             self._apply_group(group, api, later)
         return True
+
+    def _rehearse(self, operation, api):
+        """Have the API server say before the first write whether it would take this one."""
+        try:
+            apply(operation, operation.observed, self.client.rehearsal, api)
+        except (ApiError, Unreachable):
+            self._failed = operation
+            self._left = [each for each in self._last.operations if each is not operation]
+            raise
 
     def _apply_group(self, group, api, later):
         """Carry out operations that do not depend on each other. The first one that fails is the one reported."""

@@ -154,6 +154,9 @@ notes:
   - As a pool's range cannot change, none of this is read when no pool is new. A run that changes nothing makes as many
     requests as the list of pools has pages of 500. What the user may not read of it (other than Calico's objects) is
     left out with a warning.
+  - Options that came with Calico 3.30 and 3.31, O(pools[].assignment_mode) and O(pools[].namespace_selector), are tried
+    with a dry run before the first of several writes, unless a pool of the cluster has them already. So an older Calico
+    refuses them before anything is changed.
   - A pool is removed as Calico's own API does. It is disabled first; then the nodes' claims on its blocks are released,
     each only if it is still as it was read, and the empty blocks deleted; then the pool is deleted. If a pod gets an
     address meanwhile, the module fails unless O(force), and the pool stays, disabled.

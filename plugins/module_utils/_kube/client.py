@@ -99,10 +99,17 @@ class Writer(Reader):
     object is read: a write of which it has the outcome is done, and counts as ours.
     """
 
+    _options = _STRICT
+
+    @property
+    def rehearsal(self):
+        """A Writer of which the API server only says what it would say: it stores nothing."""
+        return _Rehearsal(self._connection)
+
     def create(self, path, body):
         """Create an object in the collection `path`."""
         try:
-            return self._request("POST", path, _STRICT, body)
+            return self._request("POST", path, self._options, body)
         except AlreadyExists as error:
             name, spec = body["metadata"]["name"], body.get("spec")
             return self._done_before(error, f"{path}/{name}", lambda stored: contains(stored.get("spec"), spec))
@@ -110,7 +117,7 @@ class Writer(Reader):
     def replace(self, path, body):
         """PUT under compare-and-swap: Conflict when the resourceVersion in `body` is not the last."""
         try:
-            return self._request("PUT", path, _STRICT, body)
+            return self._request("PUT", path, self._options, body)
         except Conflict as error:
             written = {"metadata": {"uid": body["metadata"]["uid"]}, "spec": body["spec"]}
             return self._done_before(error, path, lambda stored: contains(stored, written))
@@ -118,7 +125,7 @@ class Writer(Reader):
     def patch(self, path, body):
         """JSON merge patch; with metadata.resourceVersion in `body`, under compare-and-swap as well."""
         try:
-            return self._request("PATCH", path, _STRICT, body, "application/merge-patch+json")
+            return self._request("PATCH", path, self._options, body, "application/merge-patch+json")
         except Conflict as error:
             metadata = {key: value for key, value in body.get("metadata", {}).items() if key != "resourceVersion"}
             written = {**body, "metadata": metadata}
@@ -156,3 +163,7 @@ class Writer(Reader):
         metadata = (self.find(path) or {}).get("metadata") or {}
         if metadata.get("uid") == uid and not metadata.get("deletionTimestamp"):
             raise error
+
+
+class _Rehearsal(Writer):
+    _options = {**_STRICT, "dryRun": "All"}

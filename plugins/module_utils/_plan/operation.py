@@ -58,10 +58,12 @@ class Problem:
 class Plan:
     """`before` and `after` map the text that names an object to the object in the user's vocabulary, None where absent.
 
-    With problems there are no operations. `results` are a module's further return values.
+    With problems there are no operations. `results` are a module's further return values. `rehearsed` are those of the
+    operations that are tried with a dry run before the first write.
     """
 
     operations: list = field(default_factory=list)
+    rehearsed: list = field(default_factory=list)
     problems: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
     before: dict = field(default_factory=dict)

@@ -106,7 +106,23 @@ def plan(wanted, observed):
     _check_owners(wanted, observed, [*gone, *(each.name for each in updates)], outcome)
     if not outcome.problems:
         outcome.operations += [*pool_removal.operations(going), *updates, *_creations(wanted, observed.pools)]
+        outcome.rehearsed = _untried(outcome.operations, observed.pools)
     return outcome
+
+
+# Fields that came with Calico 3.30 and 3.31. An older API server refuses them, which must not be found out midway.
+_NEWER = ("assignmentMode", "namespaceSelector")
+
+
+def _untried(operations, pools):
+    """Of each newer field that no pool shows the cluster to know, the first write. A single write needs no try."""
+    known = {key for pool in pools.values() for key in pool["spec"]}
+    found = []
+    for newer in _NEWER if len(operations) > 1 else ():
+        writes = [each for each in operations if newer in each.body.get("spec", ())]
+        if writes and newer not in known and writes[0] not in found:
+            found.append(writes[0])
+    return found
 
 
 def _removals(gone, observed):

@@ -6,7 +6,10 @@ from __future__ import annotations
 import time
 
 import pytest
+from support.cluster_objects import GROUPS
 from support.faulty_proxy import FaultyProxy
+
+from .conftest import emptied
 
 RACKS = [
     {"name": "rack-2", "cidr": "10.244.64.0/18", "node_selector": "rack == '2'"},
@@ -232,3 +235,52 @@ def test_a_thousand_pools_cost_two_pages_and_a_write_for_each_that_differs(clust
     changed, writes = requests()
     assert changed
     assert sorted(writes) == [("PATCH", cluster.path("ippools", f"pool-{index}")) for index in (1, 500, 999)]
+
+
+@pytest.fixture
+def older_cluster(planes, tmp_path, server):
+    """A cluster whose definition of IPPool is of before assignment modes and namespace selectors."""
+    cluster = emptied(planes("v1 older"), GROUPS["v1"], tmp_path, server)
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ippools.crd.projectcalico.org"
+    definition = cluster.objects.get(path)
+    fields = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    for field in ("assignmentMode", "namespaceSelector"):
+        fields.pop(field, None)
+    cluster.objects.request("PUT", path, definition)
+    probe = {"cidr": "10.244.0.0/24", "assignmentMode": "Manual"}
+    body = {"apiVersion": cluster.group, "kind": "IPPool", "metadata": {"name": "probe"}, "spec": probe}
+    while cluster.objects.request("POST", f"{cluster.path('ippools')}?dryRun=All", body)["spec"].keys() == probe.keys():
+        time.sleep(0.05)
+    return cluster
+
+
+PLAIN = {"name": "a", "cidr": "10.244.0.0/24"}
+
+
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [("assignmentMode", {"assignment_mode": "Manual"}), ("namespaceSelector", {"namespace_selector": "x == 'y'"})],
+)
+def test_a_field_that_the_cluster_does_not_know_is_found_before_the_first_write(older_cluster, field, option):
+    older_cluster.create_pools(("b", "10.244.1.0/24"))
+    for name in ("z", "b"):  # to create, and to patch
+        pools = [PLAIN, {"name": name, "cidr": "10.244.1.0/24" if name == "b" else "10.244.2.0/24", **option}]
+        result = older_cluster.run("ip_pools", pools=pools)
+        assert result["failed"] and f'unknown field "spec.{field}"' in result["msg"]
+        assert (result["changed"], result["operations"]) == (False, [])
+        assert result["failed_operation"]["name"] == name
+        assert [each["name"] for each in result["operations_left"]] == ["a"]
+        assert older_cluster.pools() == ["b"]
+
+
+def test_a_newer_field_is_tried_once_and_not_at_all_where_a_pool_has_it_or_nothing_else_is_written(cluster):
+    def tried(*pools, **options):
+        with FaultyProxy(cluster.plane) as proxy:
+            assert cluster.run("ip_pools", pools=pools, **options, **cluster.through(proxy))["changed"]
+        return sum("dryRun" in path for _method, path in proxy.requests)
+
+    manual = [{"name": f"m-{index}", "cidr": f"10.244.{index}.0/24", "assignment_mode": "Manual"} for index in range(5)]
+    assert tried(*manual[:2], check=True) == 0
+    assert tried(*manual[:2]) == 1
+    assert tried(*manual) == 0
+    assert tried({**PLAIN, "name": "alone", "cidr": "10.244.9.0/24", "namespace_selector": "x == 'y'"}) == 0

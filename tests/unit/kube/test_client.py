@@ -22,7 +22,7 @@ def test_a_client_that_only_reads_has_no_method_that_writes():
     public = {name for name in dir(Reader) if not name.startswith("_")}
     assert public == {"origin", "get", "find", "list"}
     added = {name for name in dir(Writer) if not name.startswith("_")} - public
-    assert added == {"create", "replace", "patch", "delete", "evict"}
+    assert added == {"create", "replace", "patch", "delete", "evict", "rehearsal"}
 
 
 WRITTEN = {"containers": [{"name": "main", "ports": [80]}], "volumes": [], "hostNetwork": False}
