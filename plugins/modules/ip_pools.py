@@ -150,10 +150,11 @@ notes:
   - Everything is validated before the first write, and all problems are reported together.
   - New pools are held against the cluster's network. They must not overlap each other, other pools, or the services'
     CIDRs, must not contain an address of a node, must lie in the pod CIDRs, and must not hold blocks of another size.
-    A pool with fewer blocks than nodes that its O(pools[].node_selector) matches gives a warning.
-  - As a pool's range cannot change, none of this is read when no pool is new. A run that changes nothing makes as many
-    requests as the list of pools has pages of 500. What the user may not read of it (other than Calico's objects) is
-    left out with a warning.
+    A pool with fewer blocks than nodes that its O(pools[].node_selector) matches gives a warning, also when an existing
+    one is changed so that more nodes draw from it.
+  - As a pool's range cannot change, nothing else of this is read when no pool is new. A run that changes nothing
+    makes as many requests as the list of pools has pages of 500. What the user may not read of it (other than Calico's
+    objects) is left out with a warning.
   - Options that came with Calico 3.30 and 3.31, O(pools[].assignment_mode) and O(pools[].namespace_selector), are tried
     with a dry run before the first of several writes, unless a pool of the cluster has them already. So an older Calico
     refuses them before anything is changed.
@@ -386,7 +387,7 @@ def main():
             blocks=tuple(observe.collection(client, api, "IPAMBlock")) if needs.blocks else (),
             affinities=tuple(observe.collection(client, api, "BlockAffinity")) if needs.affinities else (),
             installation=facts.installation if needs.installation else None,
-            network=network_checks.known(facts, desired) if needs.network else network_checks.Network(),
+            network=network_checks.known(facts, desired, needs),
         )
 
     def plan(observed):

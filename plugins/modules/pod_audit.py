@@ -104,6 +104,8 @@ findings:
         - V(stale), a pod that runs with an address which its present assignment would not give it.
         - V(pool_disabled), a pod with an address of a pool that gives out no more.
         - V(pool_outside), a pool outside of the cluster's pod CIDRs. Left out where these are not known for sure.
+        - V(pool_services), a pool that overlaps the CIDRs of services. Left out where these are not known.
+        - V(pool_nodes), a pool that contains addresses of nodes.
         - V(leaked), an allocated address that nobody uses.
         - V(leaked_handle), a handle of which no block has an address.
         - V(missing_handle), a handle that a block names and that does not exist.
@@ -291,6 +293,7 @@ from ansible_collections.podnet.ipam.plugins.module_utils._kube.inventory import
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.network import Network
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.audit import Audit
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.finding import REPAIRS
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.network_checks import Cidrs
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.world import Observed
 
 OPTIONS = {
@@ -301,11 +304,12 @@ OPTIONS = {
 
 def read(client, api, pools):
     """The whole cluster, as far as it is about addresses."""
-    inventory = Inventory(client, api)
-    cidrs, _source, partial = Network(client, api).pod_cidrs or ((), None, True)
+    inventory, facts = Inventory(client, api), Network(client, api)
+    cidrs, _source, partial = facts.pod_cidrs or ((), None, True)
     return Observed(
         pools=pools,
         pod_cidrs=None if partial else cidrs,
+        service_cidrs=facts.service_cidrs and Cidrs(*facts.service_cidrs),
         pods=tuple(inventory.pods()),
         namespaces=tuple(inventory.namespaces()),
         nodes=tuple(inventory.nodes()),

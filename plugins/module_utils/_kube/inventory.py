@@ -109,7 +109,10 @@ def _namespace(obj):
 
 
 def _node(obj):
-    return {"metadata": _metadata(obj["metadata"], None)}
+    return {
+        "metadata": _metadata(obj["metadata"], None),
+        "status": _some(obj.get("status") or {}, ("addresses",)),
+    }
 
 
 def _service(obj):

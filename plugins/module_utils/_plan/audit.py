@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from . import audit_blocks, audit_handles, audit_pods, holders, ranges, repair
+from . import audit_blocks, audit_handles, audit_pods, holders, network_checks, ranges, repair
 from .finding import CHECKS, Finding, in_order
 from .operation import Plan
 from .world import COLLECTIONS, world
@@ -21,7 +21,7 @@ class Audit:
     def __init__(self, observed, grace):
         self._observed, self._grace = observed, grace
         self.world = world(observed, grace)
-        parts = (audit_pods.findings, audit_blocks.findings, audit_handles.findings, _outside_of_pod_cidrs)
+        parts = (audit_pods.findings, audit_blocks.findings, audit_handles.findings, _outside_of_pod_cidrs, _of_others)
         self.findings = in_order(finding for part in parts for finding in part(self.world))
 
     @property
@@ -89,3 +89,14 @@ def _outside_of_pod_cidrs(seen):
         if not ranges.lies_in(pool.network, covered):
             message = f"pool {name} ({pool.cidr}) does not lie in the cluster's pod CIDRs ({holders.some(cidrs)})"
             yield Finding("pool_outside", message, {"pool": name, "cidr": pool.cidr})
+
+
+def _of_others(seen):
+    """Pools where services or nodes have their addresses."""
+    views = [({"name": name, "cidr": str(pool.cidr)}, pool.network) for name, pool in seen.pools.items()]
+    network = network_checks.Network(nodes=seen.observed.nodes, service_cidrs=seen.observed.service_cidrs)
+    checks = {"pool_services": network_checks.meeting_services, "pool_nodes": network_checks.holding_nodes}
+    for check, judge in checks.items():
+        for problem in judge(views, network)[0]:
+            name = problem.subject.removeprefix("pool ")
+            yield Finding(check, f"{problem.subject}: {problem.message}", {"pool": name, "cidr": problem.value})

@@ -16,6 +16,8 @@ SEVERITIES = {
     "stale": WARNING,
     "pool_disabled": WARNING,
     "pool_outside": WARNING,
+    "pool_services": WARNING,
+    "pool_nodes": WARNING,
     "leaked": WARNING,
     "leaked_handle": WARNING,
     "missing_handle": WARNING,

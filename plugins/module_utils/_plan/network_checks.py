@@ -1,8 +1,9 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""New pools against the cluster's network: its pod CIDRs, its services, its nodes.
+"""Pools against the cluster's network: its pod CIDRs, its services, its nodes.
 
-A pool's CIDR cannot change, so only a new pool can break these rules. A fact that cannot be known is a warning.
+A pool's CIDR cannot change, so only a new pool can break these rules. Whether there are blocks for all nodes depends on
+more than that. A fact that cannot be known is a warning.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ class Network:
     strict_affinity: bool | None = None
 
 
-def known(facts, wanted):
-    """The Network of what can be read (`_kube.network`); what the user says need not be."""
-    read = {name: getattr(facts, name) for name in ("pod_cidrs", "service_cidrs") if getattr(wanted, name) is None}
+def known(facts, wanted, needs):
+    """The Network of what can be read (`_kube.network`) of what is needed; what the user says need not be."""
+    if not needs.nodes:
+        return Network()
+    asked = [name for name in ("pod_cidrs", "service_cidrs") if needs.cidrs and getattr(wanted, name) is None]
+    read = {name: getattr(facts, name) for name in asked}
     cidrs = {name: Cidrs(*value) for name, value in read.items() if value}
     return Network(nodes=facts.nodes, strict_affinity=facts.strict_affinity, **cidrs)
 
@@ -54,16 +58,32 @@ def option_problems(option, cidrs):
         yield Problem(f"option {option}", option, cidr, f"{cidr!r} is not a CIDR such as 10.96.0.0/12")
 
 
-def findings(new, network):
-    """(problems, warnings) about `new`, pairs of a pool's view and its `ipaddress` network."""
-    if not new:
-        return [], []
-    problems, warnings = _outside_of_pods(new, network.pod_cidrs)
-    for check in (_services, _node_addresses, _capacity):
-        more, remarks = check(new, network)
-        problems += more
-        warnings += remarks
-    return problems, warnings
+def serves_nodes(view):
+    """Whether nodes draw from a pool unasked, so that each of them should find a block in it."""
+    return view["assignment_mode"] == AUTOMATIC and not view["disabled"] and WORKLOAD in view["allowed_uses"]
+
+
+def widens(before, after):
+    """Whether nodes may draw from a pool that did not before."""
+    turned = not serves_nodes(before) or before["node_selector"] != after["node_selector"]
+    return serves_nodes(after) and turned
+
+
+def findings(new, network, widened=()):
+    """(problems, warnings) about pairs of a pool's view and its `ipaddress` network.
+
+    `widened` are existing pools from which more nodes may draw than before.
+    """
+    problems, warnings = [], []
+    if new:
+        problems, warnings = _outside_of_pods(new, network.pod_cidrs)
+        for check in (meeting_services, holding_nodes):
+            more, remarks = check(new, network)
+            problems += more
+            warnings += remarks
+    if widened and network.nodes is None:
+        warnings.append("whether there is a block for each node was not checked: the nodes cannot be read")
+    return problems, warnings + _capacity([view for view, _network in (*new, *widened)], network)
 
 
 def _outside_of_pods(new, known):
@@ -88,7 +108,8 @@ def _outside_of_pods(new, known):
     return problems, warnings
 
 
-def _services(new, network):
+def meeting_services(new, network):
+    """(problems, warnings) about pools that overlap the CIDRs of services."""
     known = network.service_cidrs
     if known is None:
         return [], [f"whether the pools overlap those of services was not checked: {_unknown('service_cidrs')}"]
@@ -103,7 +124,8 @@ def _services(new, network):
 _SERVICE = "{} overlaps the cluster's service CIDR {}, which is from {}: an address would mean a pod and a service"
 
 
-def _node_addresses(new, network):
+def holding_nodes(new, network):
+    """(problems, warnings) about pools that contain addresses of nodes."""
     if network.nodes is None:
         return [], ["whether the pools contain addresses of nodes was not checked: the nodes cannot be read"]
     addresses = {}
@@ -122,13 +144,11 @@ def _node_addresses(new, network):
     ], []
 
 
-def _capacity(new, network):
-    """Pools that cannot give each of their nodes a block."""
+def _capacity(views, network):
+    """Warnings about pools that cannot give each of their nodes a block."""
     labels = [node["metadata"].get("labels") or {} for node in network.nodes or ()]
     warnings = []
-    for view, _network in new:
-        if view["assignment_mode"] != AUTOMATIC or view["disabled"] or WORKLOAD not in view["allowed_uses"]:
-            continue
+    for view in filter(serves_nodes, views):
         pool = Pool.from_object({"metadata": {"name": view["name"]}, "spec": pool_view.spec(view)})
         try:
             matches = selector.parse(view["node_selector"])
@@ -140,7 +160,7 @@ def _capacity(new, network):
                 f"pool {view['name']}: {count} nodes match its node_selector, but {view['cidr']} has only"
                 f" {pool.block_count} blocks of /{view['block_size']}: {_WITHOUT_BLOCK[network.strict_affinity]}"
             )
-    return [], warnings
+    return warnings
 
 
 _WITHOUT_BLOCK = {

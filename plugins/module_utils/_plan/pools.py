@@ -49,11 +49,15 @@ class Observed:
 
 @dataclass(frozen=True)
 class Needs:
-    """What planning has to know beside the pools: nothing when they are as declared."""
+    """What planning has to know beside the pools: nothing when they are as declared.
+
+    `nodes` is what Network says of them, `cidrs` the rest of it.
+    """
 
     blocks: bool
     affinities: bool
-    network: bool
+    nodes: bool
+    cidrs: bool
     installation: bool
 
 
@@ -75,7 +79,8 @@ def needs(wanted, pools, served=True):
     return Needs(
         blocks=new or bool(gone),
         affinities=bool(gone),
-        network=new,
+        nodes=new or any(_widens(view, pools.get(view["name"])) for view in _declared(wanted)),
+        cidrs=new,
         installation=any(ownership.is_of_nobody(pools[name]) for name in touched),
     )
 
@@ -148,7 +153,8 @@ def _check_declaration(wanted, observed, gone, going, outcome):
     outcome.warnings += warnings
     for option, cidrs in (("pod_cidrs", wanted.pod_cidrs), ("service_cidrs", wanted.service_cidrs)):
         outcome.problems += network_checks.option_problems(option, cidrs)
-    problems, warnings = network_checks.findings(new, _network(wanted, observed.network))
+    widened = [(view, network) for view, network in sound if _widens(view, observed.pools.get(view["name"]))]
+    problems, warnings = network_checks.findings(new, _network(wanted, observed.network), widened)
     outcome.problems += problems
     outcome.warnings += warnings
 
@@ -180,6 +186,10 @@ def _declared(wanted):
 
 def _differs(view, existing):
     return existing is not None and pool_view.stored(existing, view["labels"]) != view
+
+
+def _widens(view, existing):
+    return existing is not None and network_checks.widens(pool_view.stored(existing), view)
 
 
 def _views(wanted, observed, gone, outcome):

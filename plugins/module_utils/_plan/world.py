@@ -22,7 +22,7 @@ _CREATED = "%Y-%m-%dT%H:%M:%SZ"  # of an object
 class Observed:
     """Objects as read, lists of them. `pools` maps names to IPPool objects, `now` is in seconds since 1970.
 
-    `pod_cidrs` are the cluster's, None when they are not known.
+    `pod_cidrs` are the cluster's, `service_cidrs` as well, but as `network_checks.Cidrs`; None when they are not known.
     """
 
     pools: dict
@@ -35,6 +35,7 @@ class Observed:
     affinities: tuple = ()
     handles: tuple = ()
     pod_cidrs: tuple | None = None
+    service_cidrs: tuple | None = None
 
     def seen_again(self, latest):
         """With what `latest` has instead: {(kind, namespace, name): the object, or None when it is gone}.

@@ -156,6 +156,16 @@ def test_without_calicos_kinds_addresses_lie_outside_of_every_pool(empty_cluster
         empty_cluster.objects.delete(f"{path}/web")
 
 
+def test_pools_in_the_place_of_services_and_of_nodes_are_found(whole_cluster, world):
+    world.create_in(whole_cluster.objects, whole_cluster.group)
+    whole_cluster.create_pools(("services", "10.96.0.0/24"), ("nodes", "192.0.2.0/24"))
+    addresses = [{"type": "InternalIP", "address": "192.0.2.7"}]
+    whole_cluster.objects.patch_status("/api/v1/nodes/node-1", {"addresses": addresses})
+    result = whole_cluster.run("pod_audit", grace=0)
+    found = [(each["check"], each["pool"]) for each in result["findings"] if each["check"] != "pool_outside"]
+    assert found == [("pool_services", "services"), ("pool_nodes", "nodes")]
+
+
 def test_a_report_reads_each_kind_once(whole_cluster, world):
     world.create_in(whole_cluster.objects, whole_cluster.group)
     with FaultyProxy(whole_cluster.plane) as proxy:
@@ -169,6 +179,7 @@ def test_a_report_reads_each_kind_once(whole_cluster, world):
         "namespaces",
         "nodes",
         "pods",
+        "servicecidrs",
         "services",
     ]
     assert proxy.writes() == []

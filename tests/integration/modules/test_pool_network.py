@@ -106,3 +106,15 @@ def test_fewer_blocks_than_nodes_are_a_warning_that_says_what_it_means(cluster, 
     [warning] = cluster.warnings(cluster.apply("ip_pools", pools=[small]))
     assert "3 nodes match its node_selector, but 10.244.0.0/25 has only 2 blocks of /26" in warning
     assert "strictAffinity is on" in warning
+
+
+def test_of_an_existing_pool_no_more_is_read_than_who_draws_from_it(cluster, node):
+    for index in range(3):
+        node(f"worker-{index}", f"192.0.2.{index}", rack="1")
+    cluster.create_pools(("small", "10.244.0.0/25"), nodeSelector="rack == '2'")
+    small = {"name": "small", "cidr": "10.244.0.0/25", "node_selector": "rack == '1'"}
+    with FaultyProxy(cluster.plane) as proxy:
+        [warning] = cluster.warnings(cluster.run("ip_pools", pools=[small], **cluster.through(proxy)))
+    assert "3 nodes match its node_selector, but 10.244.0.0/25 has only 2 blocks of /26" in warning
+    read = [path.partition("?")[0].rpartition("/")[2] for method, path in proxy.requests if method == "GET"]
+    assert sorted(read) == ["default", "default", "ippools", "nodes"]  # the operator's Installation, the configuration

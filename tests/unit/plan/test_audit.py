@@ -8,6 +8,7 @@ import random
 import pytest
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.audit import Audit
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.finding import CHECKS, SEVERITIES
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.network_checks import Cidrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.audits import (
@@ -195,6 +196,24 @@ def test_a_pool_outside_of_the_pod_cidrs_is_found_where_these_are_known(cluster)
     assert found(cluster, pod_cidrs=("10.244.0.0/16",)) == {}, "nothing is known about IPv6"
     finding = only(cluster, "pool_outside", pod_cidrs=("10.244.0.0/18", "fd00:10:244::/56"))
     assert finding.objects == {"pool": "b", "cidr": "10.244.64.0/18"}
+
+
+def test_a_pool_that_overlaps_services_is_found_where_these_are_known(cluster):
+    known = Cidrs(("10.244.64.0/24", "fd00:10:96::/112"), "the cluster's ServiceCIDRs")
+    finding = only(cluster, "pool_services", service_cidrs=known)
+    assert finding.objects == {"pool": "b", "cidr": "10.244.64.0/18"}
+    assert (
+        "overlaps the cluster's service CIDR 10.244.64.0/24, which is from the cluster's ServiceCIDRs"
+        in finding.message
+    )
+
+
+def test_a_pool_that_contains_addresses_of_nodes_is_found_once_with_all_of_them(cluster):
+    for name, address in (("node-1", "10.244.64.1"), ("node-2", "10.244.64.2")):
+        cluster.get("Node", name)["status"] = {"addresses": [{"type": "InternalIP", "address": address}]}
+    finding = only(cluster, "pool_nodes")
+    assert finding.objects == {"pool": "b", "cidr": "10.244.64.0/18"}
+    assert finding.message.endswith("contains node addresses: 10.244.64.1 (node node-1), 10.244.64.2 (node node-2)")
 
 
 def test_what_is_looked_at_again_is_what_may_have_changed_meanwhile(cluster):

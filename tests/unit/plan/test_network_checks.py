@@ -112,3 +112,32 @@ def test_fewer_blocks_than_nodes_that_the_pool_is_for_are_a_warning(strict, mean
         {"block_size": 27},
     ):
         assert pools.plan(declare({**small, **change}), observe(nodes=nodes)).warnings == []
+
+
+NODES = tuple(node(f"n{index}", rack="1") for index in range(5))
+TIGHT = {"name": "tight", "cidr": "10.244.0.0/24", "node_selector": "rack == '1'"}
+
+
+@pytest.mark.parametrize(
+    ("before", "warned"),
+    [
+        ({"nodeSelector": "rack == '2'"}, True),
+        ({"disabled": True}, True),
+        ({"assignmentMode": "Manual"}, True),
+        ({"allowedUses": ["Tunnel"]}, True),
+        ({"natOutgoing": True}, False),
+    ],
+)
+def test_an_existing_pool_from_which_more_nodes_draw_than_before_is_warned_of_as_well(before, warned):
+    existing = stored("tight", cidr="10.244.0.0/24", **{"nodeSelector": "rack == '1'", **before})
+    wanted = declare(TIGHT, pod_cidrs=None, service_cidrs=None)
+    assert pools.needs(wanted, {"tight": existing}).nodes is warned
+    plan = pools.plan(wanted, observe(existing, nodes=NODES))
+    assert len(plan.operations) == 1 and len(plan.warnings) == warned
+    assert all("5 nodes match its node_selector" in each for each in plan.warnings)
+
+
+def test_a_pool_from_which_no_node_draws_any_more_is_not_warned_of():
+    existing = stored("tight", cidr="10.244.0.0/24", nodeSelector="rack == '1'")
+    assert not pools.needs(declare({**TIGHT, "disabled": True}), {"tight": existing}).nodes
+    assert pools.plan(declare({**TIGHT, "disabled": True}), observe(existing, nodes=NODES)).warnings == []

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.pool_plans import OWNED, Cluster, block, claim, declare, names_of, observe, stored
 
-NOTHING = Needs(blocks=False, affinities=False, network=False, installation=False)
+NOTHING = Needs(blocks=False, affinities=False, nodes=False, cidrs=False, installation=False)
 
 
 def test_an_unchanged_declaration_has_no_operations_whatever_defaults_are_stored():
@@ -112,10 +112,10 @@ def test_an_unchanged_declaration_needs_nothing_but_the_pools():
 def test_what_is_read_depends_on_what_is_new_removed_and_changed():
     item = {"name": "a", "cidr": "10.244.0.0/16", "nat_outgoing": True}
     ours, theirs = (stored("a", labels, cidr="10.244.0.0/16") for labels in (OWNED, {}))
-    assert pools.needs(declare(item), {}) == Needs(True, False, True, False)
+    assert pools.needs(declare(item), {}) == Needs(True, False, True, True, False)
     assert pools.needs(declare(item), {"a": ours}) == NOTHING
-    assert pools.needs(declare(item), {"a": theirs}) == Needs(False, False, False, True)
-    assert pools.needs(declare(item, state="absent"), {"a": ours}) == Needs(True, True, False, False)
+    assert pools.needs(declare(item), {"a": theirs}) == Needs(False, False, False, False, True)
+    assert pools.needs(declare(item, state="absent"), {"a": ours}) == Needs(True, True, False, False, False)
     assert pools.needs(declare(item), {}, served=False) == NOTHING
 
 
