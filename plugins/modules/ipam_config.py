@@ -18,6 +18,13 @@ extends_documentation_fragment:
   - podnet.ipam._attributes
   - podnet.ipam._connection
 options:
+  state:
+    description:
+      - V(present) sees that the settings are as declared. At least one of them has to be given.
+      - V(absent) removes the object, so that Calico's defaults count. The other options mean nothing then.
+    type: str
+    choices: [present, absent]
+    default: present
   strict_affinity:
     description:
       - Whether a node takes addresses only from blocks that it has claimed itself. Calico's default is V(false); a node
@@ -62,6 +69,10 @@ EXAMPLES = r"""
     strict_affinity: false
     auto_allocate_blocks: true
     max_blocks_per_host: 0
+
+- name: No settings at all, which means the same
+  podnet.ipam.ipam_config:
+    state: absent
 """
 
 RETURN = r"""
@@ -75,7 +86,9 @@ before:
   sample:
     - {strict_affinity: false, auto_allocate_blocks: true, max_blocks_per_host: 0}
 after:
-  description: The settings as they are now, or would be in check mode, in a list of one, when they change.
+  description:
+    - The settings as they are now, or would be in check mode, in a list of one, when they change.
+    - An empty list with O(state=absent).
   returned: success
   type: list
   elements: dict
@@ -101,7 +114,7 @@ operations:
   elements: dict
   contains:
     verb:
-      description: V(create) or V(patch).
+      description: V(create), V(patch) or V(delete).
       type: str
       returned: always
     kind:
@@ -144,16 +157,17 @@ from ansible_collections.podnet.ipam.plugins.module_utils._kube import observe
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.network import Network
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import config
 
-OPTIONS = {
+SETTINGS = {
     "strict_affinity": {"type": "bool"},
     "auto_allocate_blocks": {"type": "bool"},
     "max_blocks_per_host": {"type": "int"},
 }
+OPTIONS = {"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}, **SETTINGS}
 
 
 def main():
-    module = _argspec.create_module(OPTIONS, required_one_of=[tuple(OPTIONS)])
-    wanted = config.given(module.params)
+    module = _argspec.create_module(OPTIONS, required_if=[("state", "present", tuple(SETTINGS), True)])
+    wanted = None if module.params["state"] == "absent" else config.given(module.params)
 
     def read(client, api, _pools):
         found = observe.labelled(client, api, api.config_kind) if api else None

@@ -44,7 +44,9 @@ def given(options):
 
 
 def turns_strictness_off(wanted, config):
-    """Whether something is to be written that leaves strict affinity off."""
+    """Whether something is to be written that leaves strict affinity off; `wanted` is None for a removal."""
+    if wanted is None:
+        return view(config)["strict_affinity"]
     after = {**view(config), **wanted}
     return not after["strict_affinity"] and (config is None or after != view(config))
 
@@ -59,7 +61,9 @@ _NOT_SERVED = Problem(
 
 
 def plan(wanted, observed):
-    """The Plan for `wanted`, the options that were given. What was not given is left alone."""
+    """The Plan for `wanted`, the options that were given. What was not given is left alone. None is for no object."""
+    if wanted is None:
+        return _removal(observed)
     if observed.api_group is None:
         return Plan(problems=[_NOT_SERVED])
     before = view(observed.config)
@@ -69,12 +73,26 @@ def plan(wanted, observed):
     if outcome.problems or (observed.config and before == after):
         return outcome
     outcome.operations.append(_operation(before, after, observed.config))
+    outcome.warnings += _windows_warnings(after, observed)
+    return outcome
+
+
+def _removal(observed):
+    """Without the object, Calico's defaults count."""
+    before = view(observed.config) if observed.config else None
+    outcome = Plan(before={NAME: before}, after={NAME: None})
+    if observed.config:
+        outcome.operations.append(Operation("delete", KIND, NAME, observed=observed.config))
+        outcome.warnings += _windows_warnings(view(None), observed)
+    return outcome
+
+
+def _windows_warnings(after, observed):
     if observed.windows_nodes and not after["strict_affinity"]:
-        outcome.warnings.append(
+        yield (
             f"{_SUBJECT}: strict_affinity is off, but Calico gives nodes with Windows no addresses then:"
             f" {holders.some(observed.windows_nodes)}"
         )
-    return outcome
 
 
 def view(config):

@@ -99,3 +99,23 @@ def test_whoever_writes_first_is_heard(cluster, method):
 def test_a_cluster_without_the_kind_says_what_is_missing(empty_cluster):
     message = empty_cluster.refused("ipam_config", strict_affinity=True)["msg"]
     assert "it serves neither IPAMConfig in crd.projectcalico.org/v1 nor IPAMConfiguration" in message
+
+
+def test_the_object_can_be_removed_so_that_calicos_defaults_count(either_cluster):
+    either_cluster.apply("ipam_config", strict_affinity=True, max_blocks_per_host=4)
+    result = either_cluster.apply("ipam_config", state="absent")
+    assert result["operations"] == [{"verb": "delete", "kind": "IPAMConfig", "name": "default"}]
+    assert (result["before"], result["after"]) == ([view(True, True, 4)], [])
+    assert not either_cluster.objects.exists(either_cluster.path(plural(either_cluster), "default"))
+
+
+def test_nodes_with_windows_are_named_when_the_object_that_turns_strict_affinity_on_is_removed(cluster, node):
+    node("win-1", "192.0.2.1", **{"kubernetes.io/os": "windows"})
+    cluster.run("ipam_config", strict_affinity=True)
+    [warning] = cluster.warnings(cluster.run("ipam_config", state="absent"))
+    assert "nodes with Windows no addresses then: win-1" in warning
+
+
+def test_where_the_kind_is_not_served_there_is_nothing_to_remove(empty_cluster):
+    result = empty_cluster.run("ipam_config", state="absent")
+    assert not result.get("failed") and (result["changed"], result["operations"]) == (False, [])

@@ -94,6 +94,21 @@ def test_nodes_with_windows_need_strict_affinity():
     assert "nodes with Windows" in warning and "win-1" in warning
 
 
+def test_an_object_that_is_removed_leaves_calicos_defaults():
+    existing = stored(strictAffinity=True, maxBlocksPerHost=4)
+    made = plan(None, existing, windows_nodes=("win-1",))
+    [operation] = made.operations
+    assert (operation.verb, operation.name, operation.observed) == ("delete", "default", existing)
+    assert (made.before, made.after) == ({"default": view(True, True, 4)}, {"default": None})
+    assert config.turns_strictness_off(None, existing) and "win-1" in made.warnings[0]
+
+
+@pytest.mark.parametrize("group", [V1, V3, None])
+def test_an_object_that_does_not_exist_is_not_removed(group):
+    assert plan(None, group=group).operations == []
+    assert not config.turns_strictness_off(None, None)
+
+
 def test_a_cluster_without_the_kind_says_what_is_missing():
     [problem] = plan({"strict_affinity": True}, group=None).problems
     assert V1 in problem.message and V3 in problem.message
