@@ -311,11 +311,12 @@ class Session:
     """One run of the module: what it plans, what it waits for, and what it finds in the end."""
 
     def __init__(self, wanted):
-        self.wanted, self.awaited, self._first = wanted, {}, None
+        self.wanted, self.begun, self.awaited, self._first = wanted, {}, {}, None
 
     def plan(self, observed):
         """The plan of a round. What an earlier round has changed stays part of what the run has changed."""
-        plan = drain.plan(self.wanted, observed, self.awaited)
+        plan = drain.plan(self.wanted, observed, self.begun)
+        self.begun.update(plan.begun)
         self.awaited.update(plan.awaited)
         if self._first is None:
             self._first = plan

@@ -51,10 +51,11 @@ class Observed:
 
 @dataclass
 class DrainPlan(Plan):
-    """`awaited` maps the keys of what this plan begins, or finds on the way, to the uid of the pod that it evicts; None
-    where a controller replaces the pods.
+    """`begun` maps the keys of what this plan begins, or finds on the way, to the uid of the pod that it evicts; None
+    where a controller replaces the pods. `awaited` is what of it is to be waited for.
     """
 
+    begun: dict = field(default_factory=dict)
     awaited: dict = field(default_factory=dict)
 
 
@@ -97,7 +98,7 @@ def leaving(wanted, pools):
 def plan(wanted, observed, begun=None):
     """The DrainPlan of the next batch. Its results tell what is left, and how many batches that takes.
 
-    `begun`: what was `awaited` by earlier plans of the same run. It is part of the batch.
+    `begun`: what earlier plans of the same run have begun. It is part of the batch.
     """
     outcome = DrainPlan(results=_told([], wanted.batch))
     pools = _readable(wanted, observed.pools)
@@ -220,7 +221,7 @@ def _add_units(units, room, outcome):
 
 
 def _add_unit(unit, begun, outcome):
-    uid = begun.get(unit.key, unit.next_uid)
+    uid = outcome.begun[unit.key] = begun.get(unit.key, unit.next_uid)
     operations = unit.operations(uid)
     outcome.operations += operations
     if unit.is_awaited:

@@ -81,7 +81,7 @@ class Town:
         begun, done = {}, []
         while True:
             plan = self.plan(batch, begun, **options)
-            begun.update(plan.awaited)
+            begun.update(plan.begun)
             for position, operation in enumerate(plan.operations):
                 self.apply(operation)
                 done.append(operation)
@@ -212,3 +212,13 @@ def test_a_restart_is_held_back_exactly_when_the_budget_allows_less_than_the_str
     if taken:
         assert f"may take {taken} pods away at once" in why_not(taken - 1)
         assert why_not(0, namespace="other") is None and why_not(0, selector="app=other") is None
+
+
+@pytest.mark.parametrize("kind", ["ReplicaSet", "CronJob"])
+def test_a_workload_without_pods_that_is_pointed_elsewhere_takes_its_place_in_the_batch(kind):
+    town = Town()
+    town.add(kind, "pointed", 0, NAMED)
+    for name in ("web", "shop"):
+        town.add("Deployment", name)
+    begun = [[each.name for each in town.carry_out(2) if each.kind != "IPPool"] for _batch in range(2)]
+    assert begun == [["pointed", "shop"], ["web"]]
