@@ -20,7 +20,6 @@ CHANGING = {
     "ipam_config": {"strict_affinity": True},
     "ip_pools": {"pools": [{"name": "old", "cidr": "10.244.0.0/24"}, {"name": "young", "cidr": "10.244.1.0/24"}]},
     "ip_reservations": {"reservations": [{"name": "kept", "reserved_cidrs": ["10.244.1.0/30"]}]},
-    "namespace_pools": {"namespaces": [{"name": "kube-public", "ipv4_pools": ["10.244.0.0/24"]}]},
 }
 
 
@@ -122,7 +121,8 @@ def test_who_has_the_documented_rights_can_declare_move_and_remove(whole_cluster
     cluster.objects.create("/api/v1/nodes", {"metadata": {"name": "node-1"}})
     namespace = cluster.create_namespace()
     user = cluster.user(*documented("podnet-ipam-read", "podnet-ipam-write"))
-    for module, options in CHANGING.items():
+    assigned = {"namespaces": [{"name": namespace, "ipv4_pools": ["old"]}]}
+    for module, options in {**CHANGING, "namespace_pools": assigned}.items():
         assert done(cluster.run(module, **options, **user))["operations"]
     pod = {"kind": "Pod", "namespace": namespace, "name": "probe", "ipv4_pools": ["young"]}
     workloads = [{**pod, "definition": {"spec": {"containers": [{"name": "main", "image": "example.com/x:1"}]}}}]
