@@ -8,6 +8,7 @@ Check mode stops before applying and reports the same plan; its client cannot wr
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,8 @@ from ._kube.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachab
 from ._plan import ranges
 
 ROUNDS = 10
-PAUSE = 0.5  # seconds: between two rounds, and for nodes to notice that a pool was disabled, as in Calico
+PAUSE = 0.5  # seconds: for nodes to notice that a pool was disabled, as in Calico
+LONGEST_PAUSE = 5.0  # seconds: where others write at the same time, pauses grow up to this
 AT_ONCE = 8  # writes; more do not get through an API server any faster
 
 
@@ -84,6 +86,7 @@ class _Run:
         return self._first.results
 
     def to_the_end(self, read, make_plan):
+        growing = _growing_pauses()
         for attempt in range(ROUNDS):
             api, pools = observe.pools(self.client)
             self._plan(make_plan(read(self.client, api, pools)))
@@ -92,10 +95,12 @@ class _Run:
             try:
                 if self._apply(api):
                     return
+                pause = PAUSE
             except (AlreadyExists, Conflict, NotFound):
                 if attempt == ROUNDS - 1:
                     raise
-            time.sleep(PAUSE)
+                pause = next(growing)
+            time.sleep(pause)
         raise AssertionError("not reached: a plan without a settling operation is applied to its end")
 
     def _plan(self, plan):
@@ -193,6 +198,14 @@ _DONE, _LEFT = "done", "left"
 
 def _identity(operation):
     return operation.kind, operation.namespace, operation.name
+
+
+def _growing_pauses():
+    """Doubling pauses, each of a length of its own: runs that met once should not meet again."""
+    longest = PAUSE
+    while True:
+        yield random.uniform(longest / 2, longest)
+        longest = min(2 * longest, LONGEST_PAUSE)
 
 
 def _groups(operations):

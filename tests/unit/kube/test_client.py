@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the clients of the modules can do, and what counts as the outcome of a write."""
+"""What the clients of the modules can do, how long they wait, and what counts as the outcome of a write."""
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
 from ansible_collections.podnet.ipam.plugins.module_utils import _runner
+from ansible_collections.podnet.ipam.plugins.module_utils._kube import client as client_module
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.client import Reader, Writer
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.content import contains
+from ansible_collections.podnet.ipam.plugins.module_utils._kube.errors import ApiError, Conflict
+from ansible_collections.podnet.ipam.plugins.module_utils._plan.operation import Operation, Plan
+
+PATH = "/api/v1/nodes/node-1"
 
 
 @pytest.mark.parametrize("check_mode", [True, False])
@@ -42,3 +48,89 @@ WRITTEN = {"containers": [{"name": "main", "ports": [80]}], "volumes": [], "host
 )
 def test_what_was_written_is_found_in_what_the_api_server_made_of_it(stored, expected):
     assert contains(stored, WRITTEN) is expected
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.slept = []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Server:
+    """A connection to an API server that gives these answers, the last one again and again."""
+
+    origin = "a test"
+
+    def __init__(self, *answers):
+        self._answers = itertools.chain(answers, itertools.repeat(answers[-1]))
+
+    def request(self, *_request):
+        status, retry_after = next(self._answers)
+        return status, {} if retry_after is None else {"Retry-After": retry_after}, {}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(client_module, "time", clock)
+    return clock
+
+
+def test_pauses_double_where_the_server_does_not_say_when_to_come_back(clock):
+    with pytest.raises(ApiError):
+        Reader(Server((503, None))).get(PATH)
+    assert clock.slept == [0.2, 0.4, 0.8, 1.6]
+
+
+@pytest.mark.parametrize("text", ["0", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_what_names_no_time_to_wait_does_not_shorten_a_pause(clock, text):
+    Reader(Server((503, text), (200, None))).get(PATH)
+    assert clock.slept == [0.2]
+
+
+@pytest.mark.parametrize(("asked", "slept"), [("30", [30, 30, 30, 30]), ("45", [45, 45]), ("3600", [])])
+def test_a_server_is_left_alone_for_as_long_as_it_asks_for_unless_there_is_no_such_time(clock, asked, slept):
+    with pytest.raises(ApiError):
+        Reader(Server((429, asked))).get(PATH)
+    assert clock.slept == slept
+
+
+@pytest.mark.parametrize(("status", "repeated"), [(429, False), (503, True)])
+def test_only_what_may_have_been_carried_out_counts_as_an_earlier_attempt(clock, status, repeated):
+    with pytest.raises(ApiError) as caught:
+        Reader(Server((status, None), (409, None))).get(PATH)
+    assert caught.value.repeated is repeated
+
+
+class Module:
+    """A module that fails by an exception."""
+
+    check_mode = False
+
+    def fail_json(self, **result):
+        raise SystemExit(result["msg"])
+
+
+def test_pauses_double_up_to_a_bound_where_others_write_at_the_same_time(monkeypatch, clock):
+    def lose(*_operation):
+        error = Conflict("PATCH", PATH, 409, "Conflict", "someone else was faster")
+        error.origin = Server.origin
+        raise error
+
+    for name, value in {"connect": lambda _module: None, "apply": lose, "time": clock}.items():
+        monkeypatch.setattr(_runner, name, value)
+    monkeypatch.setattr(_runner.observe, "pools", lambda _client: (None, {}))
+    plan = Plan(operations=[Operation("patch", "Namespace", "payments")])
+    with pytest.raises(SystemExit):
+        _runner.run_plan(Module(), lambda *_read: None, lambda _observed: plan)
+    bounds = [0.5, 1, 2, 4, 5, 5, 5, 5, 5]
+    assert all(bound / 2 <= slept <= bound for slept, bound in zip(clock.slept, bounds, strict=True))
