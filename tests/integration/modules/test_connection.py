@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils.common.parameters import PASS_VARS
+from ansible_collections.podnet.ipam.plugins.module_utils._kube import connection
 from cluster.apiserver import ControlPlane
 from cluster.commands import output_of
+from kubernetes.config import incluster_config
 
 # Newer releases of ansible-core have to be asked for the options in a result.
 SHOW_INVOCATION = {"_ansible_inject_invocation": True} if "inject_invocation" in PASS_VARS else {}
@@ -173,6 +176,53 @@ def test_a_client_certificate_of_a_kubeconfig_says_who_the_user_is(cluster, trus
     assert not result.get("failed"), result["msg"]
     kubeconfig["users"][0]["user"] = {}
     assert "system:anonymous" in failure(cluster, environ={}, kubeconfig=kubeconfig)
+
+
+def test_a_client_certificate_in_options_says_who_the_user_is(cluster, trusting):
+    plane, folder = trusting
+    files = {"client_cert": str(folder / "admin.crt"), "client_key": str(folder / "admin.key")}
+    options = {"host": plane.url, "ca_cert": str(plane.ca), "gather_subset": ["config"]}
+    result = cluster.run("ipam_info", environ={}, **options, **files)
+    assert not result.get("failed"), result["msg"]
+    assert "system:anonymous" in failure(cluster, environ={}, **options)
+
+
+LOGIN = """#!/bin/sh
+echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "'$OUR_TOKEN'"}}'
+"""
+
+
+def test_an_authentication_plugin_is_run(cluster, kubeconfig):
+    login = cluster.folder / "login"
+    login.write_text(LOGIN)
+    login.chmod(0o700)
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(login), "interactiveMode": "Never"}
+    environment = [{"name": "OUR_TOKEN", "value": cluster.plane.token}]
+    kubeconfig["users"][0]["user"] = {"exec": {**plugin, "env": environment}}
+    result = cluster.run("ipam_info", environ={}, kubeconfig=kubeconfig, **SHOW_INVOCATION)
+    assert result["api_group"] == cluster.group and cluster.plane.token not in str(result)
+
+
+def test_several_files_make_up_one_kubeconfig(cluster, kubeconfig):
+    users = {"apiVersion": "v1", "kind": "Config", "users": kubeconfig.pop("users")}
+    paths = [cluster.folder / "clusters", cluster.folder / "users"]
+    for path, content in zip(paths, (kubeconfig, users), strict=True):
+        path.write_text(yaml.safe_dump(content))
+    result = cluster.run("ipam_info", environ={"KUBECONFIG": ":".join(map(str, paths))})
+    assert result["api_group"] == cluster.group
+
+
+def test_a_pod_uses_its_service_account(cluster, monkeypatch):
+    for variable, value in (("HOST", "127.0.0.1"), ("PORT", str(cluster.plane.port))):
+        monkeypatch.setenv(f"KUBERNETES_SERVICE_{variable}", value)
+    token = cluster.folder / "token"
+    token.write_text(cluster.plane.token)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(cluster.plane.ca))
+    found = connection.open_connection({}, {**os.environ, "KUBECONFIG": "/nowhere"})
+    assert found.origin.endswith("(the pod's service account)")
+    status, _headers, answer = found.request("GET", cluster.path("ippools"))
+    assert (status, answer["kind"]) == (200, "IPPoolList")
 
 
 def test_without_any_configuration_everything_that_was_tried_is_named(cluster):

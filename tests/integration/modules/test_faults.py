@@ -86,14 +86,32 @@ def test_a_patch_whose_answer_was_lost_and_that_someone_took_back_is_made_again(
 def test_a_delete_whose_answer_was_lost_counts_as_done(cluster):
     cluster.create_pools(("rack-0", "10.244.0.0/24"))
     cluster.create_block("10.244.0.0/26")
-    faults = [
-        Fault("DELETE", "/rack-0", 504, carried_out=True),
-        Fault("PUT", "/10-244-0-0-26", 504, carried_out=True),
-        Fault("DELETE", "/10-244-0-0-26", 504, carried_out=True),
-    ]
+    paths = ("/rack-0", "/10-244-0-0-26", "/node-1-10-244-0-0-26")
+    faults = [Fault(verb, path, 504, carried_out=True) for path in paths for verb in ("PATCH", "PUT", "DELETE")]
     expected = run(cluster, pools=RACKS[:1], state="absent", check=True)[0]["operations"]
     result, _proxy = run(cluster, *faults, pools=RACKS[:1], state="absent")
     assert result["operations"] == expected and cluster.pools() == []
+
+
+def test_a_delete_that_someone_else_made_is_not_called_ours(cluster):
+    cluster.create_pools(("rack-0", "10.244.0.0/24"), disabled=True)
+
+    def delete():
+        cluster.objects.delete(cluster.path("ippools", "rack-0"))
+
+    result, _proxy = run(cluster, Fault("DELETE", "/rack-0", meanwhile=delete), pools=RACKS[:1], state="absent")
+    assert not result.get("failed") and result["operations"] == []
+
+
+def test_an_eviction_whose_answer_was_lost_counts_as_done(cluster):
+    cluster.create_pools(("a", "10.244.0.0/24"), ("b", "10.244.1.0/24"))
+    namespace = cluster.create_namespace()
+    cluster.create_workload("ReplicaSet", namespace, "web", {"cni.projectcalico.org/ipv4pools": '["a"]'}, replicas=1)
+    cluster.create_pod(namespace, "web", address="10.244.1.9")
+    item = {"kind": "ReplicaSet", "namespace": namespace, "name": "web", "ipv4_pools": ["a"]}
+    lost = Fault("POST", "/eviction", 504, carried_out=True)
+    result, _proxy = run(cluster, lost, module="workload_pools", workloads=[item], rollout="if_stale")
+    assert [each["verb"] for each in result["operations"]] == ["evict"]
 
 
 def test_a_server_is_asked_again_no_earlier_than_it_says(cluster):
