@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from .._core.block import Block
 from .._core.names import affinity_name, cidr_name, host_affinity, is_deleted
 from .._core.pool import Pool
+from .._core.room import RECLAIM_SECONDS, Seen, is_abandoned, may_lend
 from .._kube.errors import AlreadyExists, Conflict, NotFound
 from .cluster import Cluster
 from .handles import MOST_TRIES, delete_softly
 
-# A block that was claimed a moment ago is about to be used. Calico's bound.
-RECLAIM_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
@@ -92,7 +91,17 @@ class Claims:
     async def lenders(self, pool: Pool, asked: float) -> list[dict]:
         """The IPAMBlocks of a pool of which addresses can be borrowed, whosever they are; `asked` as in `claim`."""
         blocks = [block for _cidr, block in await self._blocks_of(pool, asked)]
-        return [block for block in blocks if block is not None and _may_lend(block)]
+        return [block for block in blocks if block is not None and _lends(block)]
+
+    async def seen(self, free: Callable[[dict], int]) -> tuple[Seen, ...]:
+        """All blocks that there are; `free` tells how many addresses of an IPAMBlock may be given out unasked."""
+        since = time.time() - RECLAIM_SECONDS
+
+        def keep(block: dict) -> Seen:
+            return Seen.of(block, self._node, since, free(block))
+
+        blocks, _version = await self._client.list(self._calico.path("IPAMBlock"), keep=keep)
+        return tuple(blocks)
 
     async def blocks_held(self) -> list[dict]:
         """The IPAMBlocks, whosever they are, in which this node holds addresses by their attributes."""
@@ -116,7 +125,7 @@ class Claims:
 
     def _found(self, block: dict) -> Found:
         spec = block["spec"]
-        may_borrow = not self._cluster.config.strict_affinity and _may_lend(block)
+        may_borrow = not self._cluster.config.strict_affinity and _lends(block)
         empty = all(index is None for index in spec["allocations"])
         return Found(spec["cidr"], block if may_borrow or empty or is_deleted(block) else None)
 
@@ -248,23 +257,11 @@ class Claims:
             return
 
     def _is_abandoned(self, block: dict) -> bool:
-        """Whether a block is another node's, empty, and was not claimed just now."""
-        spec = block["spec"]
-        owner = spec.get("affinity") or ""
-        if not owner.startswith("host:") or owner == host_affinity(self._node):
-            return False
-        if any(index is not None for index in spec["allocations"]):
-            return False
-        claimed = spec.get("affinityClaimTime")
-        return claimed is None or time.time() - datetime.fromisoformat(claimed).timestamp() >= RECLAIM_SECONDS
+        return is_abandoned(block["spec"], self._node, time.time() - RECLAIM_SECONDS)
 
     def _affinity_path(self, cidr: str, node: str) -> str:
         return self._calico.path("BlockAffinity", affinity_name(node, cidr))
 
 
-def _may_lend(block: dict) -> bool:
-    """Whether an IPAMBlock is one of a node's, or of nobody's, and has free addresses."""
-    spec = block["spec"]
-    return (
-        not is_deleted(block) and bool(spec["unallocated"]) and not (spec.get("affinity") or "").startswith("virtual:")
-    )
+def _lends(block: dict) -> bool:
+    return not is_deleted(block) and may_lend(block["spec"])

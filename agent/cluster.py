@@ -15,6 +15,7 @@ import msgspec
 from .._core.assignment import Subject
 from .._core.names import NAMESPACE_ANNOTATIONS, canonical_cidr, is_deleted
 from .._core.pool import Pool, pool_of
+from .._core.room import DEFAULT_BLOCKS_PER_NODE
 from .._kube.calico import CONFIG_NAME, V1, V3, CalicoApi
 from .._kube.errors import NotFound
 from .api import Client
@@ -22,8 +23,6 @@ from .watch import Reflector
 
 # Blocks and addresses of which the pool is remembered: more than one node has at a time.
 _POOLS_FOUND = 4096
-# Calico's own limit where the configuration says none.
-DEFAULT_BLOCKS_PER_NODE = 20
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -109,7 +109,11 @@ def _explain(answer: dict) -> Iterable[str]:
             continue
         pools = ", ".join(choice["pools"])
         yield f"{family}     " + (f"{pools}, by {choice['source']}" if pools else f"none: {choice['error']}")
-        for refused in choice["refused"]:
+        if pools and choice["error"]:
+            yield f"           no address: {choice['error']}"
+        elif pools:
+            yield f"           gets its address from {choice['pool']}"
+        for refused in [each for each in choice["room"] if choice["pool"] and each["reason"]] + choice["refused"]:
             yield f"           not {refused['name']}: {refused['reason']}"
 
 
@@ -135,7 +139,7 @@ VIEWS: dict[str, tuple[Callable[..., Iterable[str]], str]] = {
     "status": (_status, "the agent, its store, and whether its blocks can be answered from without the API server"),
     "pools": (_pools, "what this node has of each pool"),
     "blocks": (_blocks, "this node's blocks, address by address"),
-    "explain": (_explain, "which pools a pod would draw from on this node, and why not from the others"),
+    "explain": (_explain, "which pool a pod would draw from on this node, and why not from the others"),
     "check": (_check, "where store, memory, API server and pods disagree; exit status 1 when they do"),
 }
 

@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 from .._core.bitmap import COMPILED
 from .._core.block import COOLING, FREE, RESERVED, USED
-from .._core.explanation import explain
+from .._core.explanation import addresses_asked_for, explain
 from .api import Client
 from .attachments import LOCAL_FIRST, WRITTEN_THROUGH
 from .blocks import BlockKeeper
@@ -158,7 +158,10 @@ class Insight:
         ]
 
     async def explain(self, namespace: str, pod: str) -> dict:
-        """Which pools a pod would draw from on this node, and why not from the others. NotFound without the pod."""
+        """Which pools a pod would draw from on this node, which one gives, and why not the others.
+
+        NotFound without the pod.
+        """
         parts = self._parts
         if not self._client.knows_pods:
             raise CannotTellError("this machine serves containers by itself: there is no API server that knows pods")
@@ -168,6 +171,7 @@ class Insight:
         annotations = found["metadata"].get("annotations") or {}
         configured = configured_pools(plugin, ranges)
         subject = await parts.cluster.subject(self.node, namespace, pod, annotations, configured)
+        view = await parts.ipam.blocks.view(addresses_asked_for(subject))
         return {
             "namespace": namespace,
             "pod": pod,
@@ -180,7 +184,7 @@ class Insight:
                 if (attachment.owner.get("namespace"), attachment.owner.get("pod")) == (namespace, pod)
                 for held in attachment.addresses
             ],
-            **explain(subject, configured_families(plugin, ranges), parts.cluster.pools),
+            **explain(subject, configured_families(plugin, ranges), parts.cluster.pools, view),
         }
 
     async def check(self) -> list[dict]:

@@ -18,6 +18,7 @@ from functools import partial
 from .._core.assignment import LONGEST_STICKY_SECONDS, Choice, Subject
 from .._core.names import cidr_name, is_deleted
 from .._core.pool import Pool
+from .._core.room import ROUTES, STRICT, View, holder
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .blocks import BlockKeeper
 from .claims import Claims
@@ -106,6 +107,38 @@ class NodeBlocks:
 
     def __iter__(self) -> Iterator[BlockKeeper]:
         return iter(list(self._keepers.values()))
+
+    async def view(self, asked: Sequence[str]) -> View:
+        """What decides from which pool a pod gets an address now; `asked`: the very addresses that it asks for.
+
+        Reads all blocks, as an ADD does that finds no room in the node's own.
+        """
+        reserved, holders = self._cluster.reserved_ordinals, {}
+        homes = {address: pool.block_of(address) for address in asked if (pool := self._cluster.pool_of(address))}
+
+        def free(block: dict) -> int:
+            cidr = block["spec"]["cidr"]
+            keeper = self._keepers.get(cidr)
+            if keeper is not None and not keeper.claimed:
+                keeper.refresh(block)
+            for address in (address for address, home in homes.items() if home == cidr):
+                holders[address] = keeper.holder(keeper.ordinal(address)) if keeper else holder(block["spec"], address)
+            return keeper.lendable if keeper else len(set(block["spec"]["unallocated"]) - reserved(cidr))
+
+        blocks = await self._claims.seen(free)
+        claims, config = self._cluster.claims_of_others(self._node), self._cluster.config
+        return View(
+            node=self._node,
+            own={cidr: keeper.room for cidr, keeper in self._keepers.items() if keeper.claimed},
+            blocks=blocks,
+            confirmed=frozenset(each.cidr for each in claims if each.confirmed),
+            pending=frozenset(each.cidr for each in claims if not each.confirmed),
+            reserved=lambda cidr: len(reserved(cidr)),
+            why_not_borrow=self._why_not_borrow(),
+            auto_allocate_blocks=config.auto_allocate_blocks,
+            blocks_per_node=config.blocks_per_node,
+            holders=holders,
+        )
 
     @property
     def have_room(self) -> bool:
@@ -272,9 +305,9 @@ class NodeBlocks:
 
     def _why_not_borrow(self) -> str | None:
         if self._cluster.config.strict_affinity:
-            return "strictAffinity forbids to borrow"
+            return STRICT
         if self._routes:
-            return "the agent's own routes lead to whole blocks, so that none can be borrowed"
+            return ROUTES
         return None
 
     async def _claim(self, choice: Choice, asked: float) -> Promise | None:

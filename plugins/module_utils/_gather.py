@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 
 from ._kube import observe, resources
@@ -31,6 +32,15 @@ class Cluster:
         return self.inventory.calico("IPAMBlock")
 
     @cached_property
+    def affinities(self):
+        return self.inventory.calico("BlockAffinity")
+
+    @cached_property
+    def config(self):
+        """The configuration of address management, or None."""
+        return self.client.find(self.api.path(self.api.config_kind, CONFIG_NAME)) if self.api else None
+
+    @cached_property
     def reservations(self):
         return (observe.labelled(self.client, self.api, "IPReservation") or {}).values()
 
@@ -50,6 +60,11 @@ class Cluster:
             nodes=observe.named(self.client, "Node", {each["node"] for each in questions}),
             pods={key: self.client.find(resources.path("Pod", key[1], key[0])) for key in sorted(pods)},
             pools=assignments.readable(self.pools),
+            blocks=tuple(self.blocks),
+            affinities=tuple(self.affinities),
+            reserved=usage.reserved_ranges(self.reservations),
+            config=self.config,
+            now=time.time(),
         )
         problems = list(explain.problems(questions, observed))
         return [] if problems else [explain.explain(each, observed) for each in questions], problems
@@ -98,14 +113,11 @@ def _reservations(cluster, _subsets):
 
 
 def _config(cluster, _subsets):
-    api = cluster.api
-    found = cluster.client.find(api.path(api.config_kind, CONFIG_NAME)) if api else None
-    return {"config": listing.config(found)}
+    return {"config": listing.config(cluster.config)}
 
 
 def _blocks(cluster, _subsets):
-    affinities = cluster.inventory.calico("BlockAffinity")
-    return {"blocks": listing.blocks(cluster.pools.values(), cluster.blocks, affinities)}
+    return {"blocks": listing.blocks(cluster.pools.values(), cluster.blocks, cluster.affinities)}
 
 
 def _addresses(cluster, _subsets):

@@ -12,7 +12,8 @@ description:
   - Tells who gives pods their addresses, and what it concluded that from.
   - Lists the IP pools with the addresses in use, from the blocks that nodes have claimed; on request also what is
     assigned to pools, reservations, the configuration, blocks, and single addresses.
-  - Explains which pools a pod would draw from, and why not from the others.
+  - Explains which pools a pod would draw from, which of them has an address left for it on its node, and why not from
+    the others.
 author: The podnet.ipam contributors (@podnet)
 extends_documentation_fragment:
   - podnet.ipam._attributes.info_module
@@ -32,7 +33,10 @@ options:
     description:
       - Pods, existing or not, whose choice of pools is to be explained. It is made by the very rules of this
         collection's node plugin, which are Calico's.
-      - Pools that a node's CNI configuration names are not known here and do not count.
+      - Which pool gives the address is told as of now, out of the blocks, the claims of nodes on them, reservations and
+        the configuration. What only the node itself knows does not count, namely pools that its CNI configuration
+        names, addresses that rest since they were freed, and those that it keeps for a gateway or for the pod of a
+        name. On the node, C(podnet-ipam-ctl explain) knows most of that.
     type: list
     elements: dict
     default: []
@@ -300,6 +304,43 @@ explanations:
           type: list
           elements: str
           returned: always
+        pool:
+          description:
+            - The one of them that the pod would get its address from now; null with an error.
+            - It need not be the first one that has an address left. A node draws from blocks that it has, of whichever
+              of the pools, before it claims another one, and borrows only where there is no block to claim.
+          type: str
+          returned: always
+        room:
+          description: What each of the pools has left for the node, in their order; empty for a fixed address.
+          type: list
+          elements: dict
+          returned: always
+          contains:
+            name:
+              description: The pool.
+              type: str
+              returned: always
+            way:
+              description:
+                - How the node would get an address of it. V(own_block), a block that it has; V(new_block), one that it
+                  claims; V(empty_block), an empty one that it takes over from another node; V(borrowed), an address of
+                  a block that is not its own.
+                - Null when nothing is left of the pool for this node.
+              type: str
+              returned: always
+            block:
+              description: The block that the address comes from; null when nothing is left.
+              type: str
+              returned: always
+            free:
+              description: How many addresses the node could get in that way, without those that are reserved.
+              type: int
+              returned: always
+            reason:
+              description: Why the address does not come from this pool; null for the one that it comes from.
+              type: str
+              returned: always
         source:
           description: What asks for them; null with an error.
           type: str
@@ -310,7 +351,7 @@ explanations:
           elements: dict
           returned: always
         error:
-          description: Why no pool would serve the pod, so that it would not start; or null.
+          description: Why no pool would serve the pod, or has an address left, so that it would not start; or null.
           type: str
           returned: always
     ipv6:
@@ -326,6 +367,9 @@ explanations:
       error: null
       ipv4:
         pools: [payments]
+        pool: payments
+        room:
+          - {name: payments, way: own_block, block: 10.244.64.0/26, free: 41, reason: null}
         source: annotation cni.projectcalico.org/ipv4pools of namespace payments
         refused:
           - name: rack-1

@@ -164,6 +164,7 @@ class SimulatedNode:
         self._tasks = tasks
         self.store: NodeStore | None = None
         self.client: NodeClient | None = None
+        self.cluster: Cluster | None = None
         self.ipam: Ipam | None = None
         self.idle_blocks: IdleBlocks | None = None
         self.collector: Collector | None = None
@@ -176,7 +177,7 @@ class SimulatedNode:
         _running_on.set(self.name)
         self.store = NodeStore(self._path, self.kill)
         self.client = NodeClient(self.datastore, chance, self.kill)
-        cluster = Cluster(self.client, V1)
+        cluster = self.cluster = Cluster(self.client, V1)
         for reflector in (*cluster.reflectors, cluster.namespaces):
             asyncio.get_running_loop().create_task(reflector.run())
         for reflector in cluster.reflectors:

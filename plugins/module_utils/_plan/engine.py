@@ -51,7 +51,7 @@ def _node_findings(nodes):
     """One finding for each IPAM plugin that the role recorded on nodes; podnet first, then what most nodes run."""
     by_plugin = {}
     for node in nodes:
-        text = (node["metadata"].get("annotations") or {}).get(CNI_ANNOTATION)
+        text = _recorded(node)
         if text:
             by_plugin.setdefault(_recorded_ipam(text), []).append(node["metadata"]["name"])
     order = sorted(by_plugin, key=lambda plugin: (plugin != "podnet-ipam", -len(by_plugin[plugin]), plugin))
@@ -60,6 +60,19 @@ def _node_findings(nodes):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         text = f"{len(names)} of {len(nodes)} nodes have IPAM plugin {plugin} (annotation {CNI_ANNOTATION}: {shown})"
         yield _ENGINES.get(plugin, UNKNOWN), text
+
+
+def record_of(node):
+    """What the role has recorded on a Node; {} where that cannot be read."""
+    try:
+        record = json.loads(_recorded(node) or "{}")
+    except ValueError:
+        record = {}
+    return record if isinstance(record, dict) else {}
+
+
+def _recorded(node):
+    return (node["metadata"].get("annotations") or {}).get(CNI_ANNOTATION)
 
 
 def _recorded_ipam(text):

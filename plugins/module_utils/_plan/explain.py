@@ -4,24 +4,37 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from dataclasses import dataclass, field
 
-from .._core import assignment, explanation
+from .._core import assignment, explanation, room
+from .._core.names import host_affinity, is_deleted
+from .._core.pool import pool_of
+from . import config, engine
+from .address_index import Ranges, bounds, number
+from .allocations import live
 from .operation import Problem
+from .ranges import network_of
 
 
 @dataclass(frozen=True)
 class Observed:
     """`namespaces`, `nodes` and `pods` (by namespace and name) are those that exist of the ones asked about.
 
-    `pools` are Pools by name.
+    `pools` are Pools by name, `blocks` and `affinities` lists of objects, `reserved` the addresses of reservations.
+    `config` is the configuration of address management, None where there is none. `now` is in seconds since 1970.
     """
 
     namespaces: dict
     nodes: dict
     pods: dict = field(default_factory=dict)
     pools: dict = field(default_factory=dict)
+    blocks: tuple = ()
+    affinities: tuple = ()
+    reserved: Ranges = field(default_factory=lambda: Ranges([]))
+    config: dict | None = None
+    now: float = 0.0
 
 
 def problems(questions, observed):
@@ -40,7 +53,66 @@ def explain(question, observed):
     subject = _subject(question, observed)
     default = [assignment.FAMILIES[name] for name in question["families"]]
     asked = {"namespace": subject.namespace, "node": subject.node, "pod": question.get("pod")}
-    return {**asked, **explanation.explain(subject, default, observed.pools.values())}
+    view = _view(subject, observed)
+    return {**asked, **explanation.explain(subject, default, observed.pools.values(), view)}
+
+
+def _view(subject, observed):
+    """What the agent of the pod's node sees, as far as it is stored in the cluster."""
+    node, settings = subject.node, config.view(observed.config)
+    since, reserved = observed.now - room.RECLAIM_SECONDS, observed.reserved
+    claims = [(str(network), *_claim(each)) for each, network in live(observed.affinities)]
+    mine = {cidr for cidr, owner, confirmed in claims if owner == node and confirmed}
+    readable = [each for each in observed.blocks if network_of(each)]
+    blocks = [room.Seen.of(each, node, since, _free(each, reserved)) for each in readable]
+    return room.View(
+        node=node,
+        own={each.cidr: each.free for each in blocks if each.cidr in mine and _is_of(node, each)},
+        blocks=tuple(blocks),
+        confirmed=frozenset(cidr for cidr, owner, confirmed in claims if owner != node and confirmed),
+        pending=frozenset(cidr for cidr, owner, confirmed in claims if owner != node and not confirmed),
+        reserved=lambda cidr: reserved.count(*bounds(ipaddress.ip_network(cidr))),
+        why_not_borrow=_why_not_borrow(observed.nodes[node], settings),
+        auto_allocate_blocks=settings["auto_allocate_blocks"],
+        blocks_per_node=settings["max_blocks_per_host"] or room.DEFAULT_BLOCKS_PER_NODE,
+        holders=_holders(explanation.addresses_asked_for(subject), observed),
+    )
+
+
+def _claim(affinity):
+    """(node, whether it is confirmed) of a claim. Calico takes one without a state for a confirmed one."""
+    return affinity["spec"].get("node"), affinity["spec"].get("state") in (None, "", "confirmed")
+
+
+def _is_of(node, block):
+    return block.affinity == host_affinity(node) and not block.is_deleted
+
+
+def _free(block, reserved):
+    """How many addresses of an IPAMBlock may be given out unasked."""
+    spec = block["spec"]
+    network = ipaddress.ip_network(spec["cidr"])
+    if not reserved.count(*bounds(network)):
+        return len(spec["unallocated"])
+    first = number(network.network_address)
+    return sum(first + ordinal not in reserved for ordinal in spec["unallocated"])
+
+
+def _holders(addresses, observed):
+    found = {}
+    for address in addresses:
+        pool = pool_of(address, observed.pools.values())
+        home = pool and pool.block_of(address)
+        for block in observed.blocks:
+            if block["spec"]["cidr"] == home and not is_deleted(block):
+                found[address] = room.holder(block["spec"], address)
+    return found
+
+
+def _why_not_borrow(node, settings):
+    if settings["strict_affinity"]:
+        return room.STRICT
+    return room.ROUTES if engine.record_of(node).get("routes") else None
 
 
 def _subject(question, observed):

@@ -144,6 +144,28 @@ async def test_explain_names_the_pools_of_a_pod_and_why_not_the_others(node, sta
     assert f"not main: annotation {POOLS} of pod default/web-0 does not name it\n" in text
 
 
+async def test_explain_names_the_pool_that_gives_the_address_and_why_the_others_do_not(node, client, start_pod):
+    """Addresses that rest are known to the node alone."""
+    await create_pool(client, "small", "10.246.0.0/30", blockSize=30)
+    await start_pod("web-0", {POOLS: '["manual"]'})
+    text = (await node.ctl("explain", "default/web-0")).stdout
+    assert "gets its address from manual\n" in text
+    for number in range(2):  # the other two are the pool's gateway and its broadcast address
+        await start_pod(f"small-{number}", {POOLS: '["small"]'})
+    for number in range(2):
+        await node.delete(f"small-{number}")
+    await client.create(PODS, pod_object("next", {POOLS: '["small","main","manual"]'}))
+    choice = (await node.ctl("explain", "default/next", "--output", "json")).json["ipv4"]
+    assert choice["pool"] == "manual" and [room["way"] for room in choice["room"]] == [None, "new_block", "own_block"]
+    assert "node node-1 would claim its block 10.244.0." in choice["room"][1]["reason"]
+    text = (await node.ctl("explain", "default/next")).stdout
+    assert "not small: node node-1 has no block of it with a free address; each of its blocks is claimed" in text
+    await client.create(PODS, pod_object("last", {POOLS: '["small"]'}))
+    text = (await node.ctl("explain", "default/last")).stdout
+    assert "no address: pod default/last: none of its pools has an address left for node node-1: small:" in text
+    assert (await node.add("last", annotations={POOLS: '["small"]'})).status == 1
+
+
 async def test_explain_goes_by_the_plugins_configuration_of_the_last_add(node, client, start_pod):
     await start_pod("web-0")
     assert (await node.ctl("explain", "default/web-0", "--output", "json")).json["ipv4"]["pools"] == ["main"]

@@ -200,9 +200,52 @@ def test_explanations_agree_with_what_is_stored(either_whole_cluster, world):
     result = either_whole_cluster.run("ipam_info", gather_subset=[], explain=questions)
     first, second, third = result["explanations"]
     assert first["ipv4"]["pools"] == ["b", "a"] and first["ipv6"]["pools"] == ["six"]
+    assert first["ipv4"]["pool"] == "a" and "would claim its block 10.244." in first["ipv4"]["room"][0]["reason"]
     assert first["ipv4"]["source"] == "annotation cni.projectcalico.org/ipv4pools of namespace payments"
     assert second["ipv4"]["pools"] == ["a", "b"] and second["ipv6"] is None
     assert "pool 'nowhere', which does not exist" in third["ipv4"]["error"] and third["ipv6"]["error"] is None
+
+
+def test_a_pool_without_an_address_left_for_the_node_is_passed_over(either_whole_cluster):
+    cluster = either_whole_cluster
+    cluster.objects.create("/api/v1/nodes", {"metadata": {"name": "node-1"}})
+    cluster.create_pools(("full", "10.244.0.0/27"), ("kept", "10.244.1.0/28"), ("wide", "10.244.64.0/18"), blockSize=28)
+    cluster.create_block("10.244.0.0/28", [f"payments/web-{index}" for index in range(16)], node="node-1")
+    cluster.create_block("10.244.0.16/28", ["payments/api-0"], node="node-2")
+    cluster.create("IPReservation", "ipreservations", "kept", {"reservedCIDRs": ["10.244.1.0/28"]})
+
+    def choice(names, **config):
+        kind = (
+            ("IPAMConfig", "ipamconfigs")
+            if cluster.group.endswith("v1")
+            else ("IPAMConfiguration", "ipamconfigurations")
+        )
+        cluster.create(*kind, "default", {"strictAffinity": True, "autoAllocateBlocks": True, **config})
+        annotations = {"cni.projectcalico.org/ipv4pools": names}
+        question = {"namespace": "default", "node": "node-1", "annotations": annotations, "families": ["IPv4"]}
+        with FaultyProxy(cluster.plane) as proxy:
+            options = cluster.through(proxy)
+            [answer] = cluster.run("ipam_info", gather_subset=[], explain=[question], **options)["explanations"]
+        read = [path.partition("?")[0].rpartition("/")[2] for _method, path in proxy.requests if "limit=" in path]
+        assert sorted({*read} - {"ippools"}) == ["blockaffinities", "ipamblocks", "ipreservations"]
+        cluster.objects.delete(cluster.path(kind[1], "default"))
+        return answer["ipv4"]
+
+    answer = choice(["full", "kept", "wide"])
+    assert (answer["pool"], answer["error"]) == ("wide", None)
+    assert [(each["name"], each["way"], each["free"]) for each in answer["room"]] == [
+        ("full", None, 0),
+        ("kept", None, 0),
+        ("wide", "new_block", 16),
+    ]
+    reasons = [each["reason"] for each in answer["room"]]
+    assert reasons[0].endswith(
+        "each of its blocks is claimed or in use; no other node has an empty one; strictAffinity forbids to borrow"
+    )
+    assert "block 10.244.1.0/28, which would be claimed next, has no address that may be given out" in reasons[1]
+    assert choice(["full"], strictAffinity=False)["room"][0]["way"] == "borrowed"
+    limited = choice(["full", "wide"], maxBlocksPerHost=1)
+    assert limited["pool"] is None and "the limit (maxBlocksPerHost) being 1" in limited["error"]
 
 
 def test_a_pod_that_exists_is_explained_with_its_own_annotations(whole_cluster, world):

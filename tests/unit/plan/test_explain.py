@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from ansible_collections.podnet.ipam.plugins.module_utils._core.block import Block
 from ansible_collections.podnet.ipam.plugins.module_utils._core.pool import Pool
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import explain
+from ansible_collections.podnet.ipam.plugins.module_utils._plan import explain, usage
 
 POOLS = "cni.projectcalico.org/ipv4pools"
 POOL6 = "cni.projectcalico.org/ipv6pools"
@@ -61,7 +64,9 @@ def test_without_any_assignment_the_selectors_decide_and_every_other_pool_has_it
         "manual": "assignmentMode is Manual: it serves only who asks for it by name",
         "off": "it is disabled",
     }
-    assert answer["ipv6"] == {"pools": ["six"], "source": "selectors of the pool", "refused": [], "error": None}
+    six = answer["ipv6"]
+    assert (six["pools"], six["source"]) == (["six"], "selectors of the pool")
+    assert (six["pool"], six["refused"], six["error"]) == ("six", [], None)
 
 
 def test_a_namespaces_pools_are_tried_in_its_order_whatever_they_select(observed):
@@ -127,3 +132,140 @@ def test_namespaces_and_nodes_that_do_not_exist_are_problems_all_together(observ
         ("namespace", "nowhere"),
         ("node", "m"),
     ]
+
+
+LONG_AGO = "2026-01-01T00:00:00Z"
+TWO_POOLS = ["manual", "rack-2"]
+
+
+def block(cidr, node, used=0, pod="web-0", claimed=LONG_AGO):
+    size = 1 << (32 - int(cidr.partition("/")[2]))
+    stored = Block.empty(cidr, size, f"host:{node}" if node else None, 1, claimed)
+    for number in range(used):
+        stored.assign(f"net.{pod}-{number}", {"namespace": "plain", "pod": pod, "node": node})
+    return {"metadata": {"name": cidr}, "spec": stored.spec()}
+
+
+def claim(cidr, node, state="confirmed"):
+    return {"metadata": {"name": f"{node}-{cidr}"}, "spec": {"cidr": cidr, "node": node, "state": state}}
+
+
+def blocks_of(node, used, *cidrs, **spec):
+    return tuple(block(cidr, node, used, **spec) for cidr in cidrs), tuple(claim(cidr, node) for cidr in cidrs)
+
+
+def with_blocks(observed, *groups, **fields):
+    """`observed`, with what `blocks_of` gives, and other fields."""
+    blocks, claims = (sum(parts, ()) for parts in zip(*groups, strict=True)) if groups else ((), ())
+    return replace(observed, blocks=blocks, affinities=claims, now=1.8e9, **fields)
+
+
+def choose(observed, names=TWO_POOLS):
+    return ask(observed, annotations={POOLS: names}, families=["IPv4"])["ipv4"]
+
+
+def ways(choice):
+    return [(each["name"], each["way"], each["free"]) for each in choice["room"]]
+
+
+MANUAL = [f"10.0.3.{start}/26" for start in (0, 64, 128, 192)]
+RACK_2 = [f"10.0.1.{start}/26" for start in (0, 64, 128, 192)]
+STRICT = {"spec": {"strictAffinity": True}}
+
+
+def test_an_empty_cluster_gives_a_new_block_of_the_first_pool(observed):
+    choice = choose(observed)
+    assert choice["pool"] == "manual" and ways(choice) == [("manual", "new_block", 64), ("rack-2", "new_block", 64)]
+    assert choice["room"][0]["block"] in MANUAL
+    assert [each["reason"] for each in choice["room"]] == [None, "pool manual comes before it"]
+
+
+def test_a_block_of_the_nodes_own_comes_before_the_order_of_the_pools(observed):
+    choice = choose(with_blocks(observed, blocks_of("n", 60, RACK_2[0])))
+    assert choice["pool"] == "rack-2" and ways(choice) == [("manual", "new_block", 64), ("rack-2", "own_block", 4)]
+    new = choice["room"][0]["block"]
+    assert choice["room"][0]["reason"] == (
+        f"node n would claim its block {new}, and before that comes pool rack-2:"
+        " node n has a block of it with free addresses"
+    )
+
+
+def test_a_full_pool_is_passed_over_and_says_why(observed):
+    choice = choose(with_blocks(observed, blocks_of("n", 64, *MANUAL[:2]), blocks_of("m", 64, *MANUAL[2:])))
+    assert choice["pool"] == "rack-2" and ways(choice)[0] == ("manual", None, 0)
+    assert choice["room"][0]["reason"] == (
+        "node n has no block of it with a free address; each of its blocks is claimed or in use;"
+        " no other node has an empty one; none of its blocks has an address to lend"
+    )
+
+
+def test_an_empty_block_of_another_node_is_taken_over_unless_it_was_claimed_just_now(observed):
+    others = blocks_of("m", 64, *MANUAL[1:])
+    choice = choose(with_blocks(observed, others, blocks_of("m", 0, MANUAL[0])), ["manual"])
+    assert ways(choice) == [("manual", "empty_block", 64)] and choice["room"][0]["block"] == MANUAL[0]
+    young = blocks_of("m", 0, MANUAL[0], claimed="2027-01-15T08:00:00Z")
+    assert ways(choose(with_blocks(observed, others, young), ["manual"])) == [("manual", "borrowed", 64)]
+
+
+def test_addresses_are_borrowed_where_that_is_allowed(observed):
+    others = blocks_of("m", 60, *MANUAL)
+    assert ways(choose(with_blocks(observed, others), ["manual"])) == [("manual", "borrowed", 16)]
+    strict = choose(with_blocks(observed, others, config=STRICT), ["manual"])
+    assert strict["pool"] is None and strict["error"].startswith(
+        "pod plain/(new): none of its pools has an address left for node n: manual: node n has no block of it with"
+    )
+    assert strict["error"].endswith("strictAffinity forbids to borrow")
+    record = {"annotations": {"ipam.podnet.io/cni": '{"ipam": "podnet-ipam", "routes": true}'}}
+    routed = choose(with_blocks(observed, others, nodes=named(n=record)), ["manual"])
+    assert routed["pool"] is None and "the agent's own routes lead to whole blocks" in routed["error"]
+    for record in ("no JSON", "[]", '{"ipam": "podnet-ipam"}'):
+        nodes = named(n={"annotations": {"ipam.podnet.io/cni": record}})
+        assert choose(with_blocks(observed, others, nodes=nodes), ["manual"])["pool"] == "manual"
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"),
+    [
+        ({"maxBlocksPerHost": 1}, "node n has 1 of these pools' blocks, the limit (maxBlocksPerHost) being 1"),
+        ({"autoAllocateBlocks": False}, "autoAllocateBlocks is off"),
+    ],
+)
+def test_a_node_that_may_claim_no_more_gets_nothing_beyond_its_own_blocks(observed, limit, text):
+    full = with_blocks(observed, blocks_of("n", 64, RACK_2[0]), config={"spec": {"strictAffinity": True, **limit}})
+    choice = choose(full)
+    assert choice["pool"] is None and all(text in each["reason"] for each in choice["room"])
+    free = with_blocks(observed, blocks_of("n", 63, RACK_2[0]), config={"spec": {"strictAffinity": True, **limit}})
+    assert choose(free)["pool"] == "rack-2" and ways(choose(free))[0] == ("manual", None, 0)
+
+
+def test_reserved_addresses_are_left_out(observed):
+    reserved = usage.reserved_ranges([{"spec": {"reservedCIDRs": ["10.0.3.0/24", "10.0.1.0/27"]}}])
+    choice = choose(with_blocks(observed, blocks_of("n", 0, RACK_2[0]), reserved=reserved))
+    assert choice["pool"] == "rack-2" and ways(choice) == [("manual", None, 0), ("rack-2", "own_block", 32)]
+    assert "which would be claimed next, has no address that may be given out" in choice["room"][0]["reason"]
+
+
+def test_a_claim_that_is_not_confirmed_gives_nothing_yet_and_is_taken_up_first(observed):
+    pending = with_blocks(observed)
+    pending = replace(pending, blocks=(block(MANUAL[0], "n"),), affinities=(claim(MANUAL[0], "n", "pending"),))
+    taken = blocks_of("m", 64, *MANUAL[1:])
+    pending = replace(pending, blocks=pending.blocks + taken[0], affinities=pending.affinities + taken[1])
+    [left] = choose(pending, ["manual"])["room"]
+    assert (left["way"], left["block"]) == ("new_block", MANUAL[0])
+
+
+def fixed(observed, address, **question):
+    return ask(observed, annotations={FIXED: f'["{address}"]'}, **question)["ipv4"]
+
+
+def test_a_fixed_address_is_refused_when_somebody_else_holds_it_or_its_block_is_out_of_reach(observed):
+    held = with_blocks(observed, blocks_of("m", 1, MANUAL[0], pod="web-0"))
+    assert fixed(held, "10.0.3.0")["error"] == "10.0.3.0 lies in pool manual, but pod plain/web-0 holds it"
+    assert fixed(held, "10.0.3.0", pod="web-0")["pool"] == "manual"
+    assert fixed(held, "10.0.3.1")["pool"] == fixed(held, "10.0.3.64")["pool"] == "manual"
+    strict = fixed(replace(held, config=STRICT), "10.0.3.1")
+    assert strict["pool"] is None and strict["pools"] == ["manual"]
+    assert strict["error"] == (
+        f"10.0.3.1 lies in pool manual, but its block {MANUAL[0]} is not of node n,"
+        " and strictAffinity forbids to borrow"
+    )
