@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .._core.block import Block
 from .._core.names import cidr_name, host_affinity, is_deleted, spare_handle
+from .._core.room import owner_of
 from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
@@ -201,11 +202,7 @@ class BlockKeeper:
     def holder(self, ordinal: int) -> str | None:
         """Who holds an ordinal: its pod, else its handle, as a text; None when it is free."""
         attribute = self._block.holder(ordinal)
-        if attribute is None:
-            return None
-        owner = attribute.get("secondary") or {}
-        pod = f"pod {owner.get('namespace')}/{owner['pod']}" if owner.get("pod") else None
-        return pod or f"handle {attribute.get('handle_id')}"
+        return None if attribute is None else owner_of(attribute)
 
     def address(self, ordinal: int) -> str:
         """The text of an address of the block."""

@@ -96,12 +96,14 @@ def may_lend(spec):
 
 
 def holder(spec, address):
-    """Who holds an address (text) of a block: its pod, else its handle, as a text; None when it is free."""
+    """Who holds an address (text) of a block, as a text; None when it is free."""
     first = ipaddress.ip_network(spec["cidr"]).network_address
     index = spec["allocations"][int(ipaddress.ip_address(address)) - int(first)]
-    if index is None:
-        return None
-    attribute = spec["attributes"][index]
+    return None if index is None else owner_of(spec["attributes"][index])
+
+
+def owner_of(attribute):
+    """Whose an attribute of a block is: a pod's, else a handle's, as a text."""
     owner = attribute.get("secondary") or {}
     if owner.get("pod"):
         return f"pod {owner.get('namespace')}/{owner['pod']}"

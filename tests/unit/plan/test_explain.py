@@ -135,7 +135,7 @@ def test_namespaces_and_nodes_that_do_not_exist_are_problems_all_together(observ
 
 
 LONG_AGO = "2026-01-01T00:00:00Z"
-TWO_POOLS = ["manual", "rack-2"]
+TWO_POOLS = ("manual", "rack-2")
 
 
 def block(cidr, node, used=0, pod="web-0", claimed=LONG_AGO):
