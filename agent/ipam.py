@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -43,13 +43,12 @@ from .changes import BlockUnusableError, Change
 from .cluster import Cluster
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
 from .handles import Handles
-from .metrics import STORE_COMMITS, STORE_ERRORS
 from .mirror import Mirror
 from .node_blocks import NodeBlocks, Promise
 from .pods import is_asked_for, may_use
+from .recording import Recording
 from .resting import FOR_NOBODY, Keep
 from .running import Records, Running
-from .sqlite import StoreError
 from .store import RELEASED, Row, Store
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
@@ -69,7 +68,7 @@ class Ipam:
         self._cluster = cluster
         self._node = node
         self._store = store
-        self._cooldown = cooldown
+        self.recording = Recording(store, cooldown)
         self._handles = Handles(cluster.client, cluster.calico)
         self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders, self._restore_held)
         self._held: dict[str, Attachment] = {}
@@ -194,7 +193,7 @@ class Ipam:
             if not cidrs:
                 return Outcome((), NOTHING_HELD)
             keepers = await self.blocks.keepers_of(cidrs)
-            recorded = bool(held) and self._record(self._store.release, handle, self._cooldown)
+            recorded = bool(held) and self.recording.release(handle, self._held[handle])
             gathered = self._mirror.lull() if recorded else None
             keep = self._held.pop(handle).keep if held else FOR_NOBODY
             changes = [keeper.release(handle, gathered, keep) for keeper in keepers]
@@ -239,7 +238,10 @@ class Ipam:
         for change in changes:
             change.answered = True
         # A block that was read again may have given another address.
-        self._hold(handle, keepers, changes, new)
+        if not self._hold(handle, keepers, changes, new) and self.recording.contradicts(handle, self._held[handle]):
+            self._take_back(handle, keepers, new.keep)
+            message = f"{subject}: the node's store cannot be written, and what it says of {handle} is over"
+            raise CniError(TRY_AGAIN_LATER, message, "see: journalctl -u podnet-ipam")
         return WRITTEN_THROUGH
 
     def _may_answer_first(self, handle: str, promises: Sequence[Promise]) -> bool:
@@ -265,19 +267,18 @@ class Ipam:
     def _hold(self, handle: str, keepers: Sequence[BlockKeeper], changes: Sequence[Change], new: Attachment) -> bool:
         """Note what the attachment holds now. Return whether the store has it."""
         pairs = list(zip(keepers, (change.ordinals[0] for change in changes), strict=True))
-        kept = self._beside(handle, keepers)
-        addresses = by_family((*kept, *(self._address(keeper, ordinal) for keeper, ordinal in pairs)))
-        self._held[handle] = replace(new, addresses=addresses, noted=time.monotonic())
-        rows = [(address.block, address.ordinal) for address in kept]
-        rows += [(keeper.cidr, ordinal) for keeper, ordinal in pairs]
-        return self._record(self._store.hold, handle, rows, new.owner, new.netns, new.keep)
+        addresses = (self._address(keeper, ordinal) for keeper, ordinal in pairs)
+        self._held[handle] = replace(
+            new, addresses=by_family((*self._beside(handle, keepers), *addresses)), noted=time.monotonic()
+        )
+        return self.recording.hold(handle, self._held[handle])
 
     def _move(self, handle: str, netns: str) -> None:
         """A container that is started again after a reboot keeps its id, but not its network namespace."""
         attachment = self._held[handle]
         self._held[handle] = replace(attachment, netns=netns or attachment.netns, noted=time.monotonic())
         if netns and netns != attachment.netns:
-            self._record(self._store.move, handle, netns)
+            self.recording.hold(handle, self._held[handle])
 
     def _beside(self, handle: str, keepers: Sequence[BlockKeeper]) -> list[Address]:
         """What the attachment holds in other blocks than these."""
@@ -290,30 +291,18 @@ class Ipam:
         cidrs = [keeper.cidr for keeper in keepers]
         kept = self._beside(handle, keepers)
         attachment = self._held.pop(handle, None)
-        self._record(self._store.release, handle)
+        self.recording.release(handle, None, rest=False)
         self._mirror.write(handle, lambda: self._mirror_release(handle, cidrs, changes))
         if kept:
             self._held[handle] = replace(attachment, addresses=tuple(kept))
-            rows = [(address.block, address.ordinal) for address in kept]
-            self._record(self._store.hold, handle, rows, attachment.owner, attachment.netns, attachment.keep)
-
-    def _record(self, write: Callable[..., None], *values: object) -> bool:
-        """Write to the store. Without it the API server has to be waited for, so a failure costs time, not safety."""
-        try:
-            write(*values)
-        except StoreError as error:
-            STORE_ERRORS.inc()
-            log.error("the store cannot be written: %s", error)
-            return False
-        STORE_COMMITS.inc()
-        return True
+            self.recording.hold(handle, self._held[handle])
 
     async def _mirror_release(self, handle: str, cidrs: Sequence[str], changes: Sequence[Change]) -> None:
         for change in changes:
             await change.done
         async with self._mirror.turn:
             await self._handles.remove(handle, cidrs)
-        self._record(self._store.forget, handle, handle in self._held)
+        self.recording.forget(handle, held_anew=handle in self._held)
         self.blocks.forget(cidrs)
 
     async def _recover(self, handle: str, rows: Sequence[Row]) -> None:
@@ -341,9 +330,11 @@ class Ipam:
                 log.critical("handle %s does not hold ordinal %s of block %s any more", handle, row.ordinal, row.block)
         held = [(keeper, ordinal) for keeper in keepers.values() for ordinal in keeper.holds(handle)]
         if held:
-            addresses = by_family(self._address(keeper, ordinal) for keeper, ordinal in held)
-            first = rows[0]
-            self._held[handle] = Attachment(addresses, first.secondary, first.netns, time.monotonic(), first.keep)
+            addresses = [self._address(keeper, ordinal) for keeper, ordinal in held]
+            # The store may not know of an address that it has once refused to record.
+            known = {address.address: address for address in (*self.holding(handle), *addresses)}
+            held_now, first = by_family(known.values()), rows[0]
+            self._held[handle] = Attachment(held_now, first.secondary, first.netns, time.monotonic(), first.keep)
         return bool(held)
 
     async def _notice_newcomers(self) -> None:

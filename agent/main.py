@@ -117,10 +117,12 @@ class Agent:
             await self._spool.consume(self._carry_out)
             await asyncio.sleep(SPOOL_SECONDS)
 
-    async def _keep_log_short(self) -> None:
+    async def _keep_store(self) -> None:
+        """Record what the store refused, and keep its log short."""
         changes = 0
         while True:
             await asyncio.sleep(CHECKPOINT_SECONDS)
+            self._ipam.recording.catch_up()
             if self._store.changes != changes:
                 changes = self._store.changes
                 try:
@@ -171,7 +173,7 @@ class Agent:
             if self._config.routes:
                 keep_up("routes", lambda: _keep_routes(cluster, node))
             keep_up("the spool", self._work_off_spool)
-            keep_up("the store's log", self._keep_log_short)
+            keep_up("the store", self._keep_store)
             keep_up("the search for vanished pods", collector.run)
             keep_up("empty blocks", IdleBlocks(cluster, self._ipam.blocks, self._config.keep_blocks).run)
             spares = Spares(cluster, node, self._ipam.blocks, self._config.spare_blocks)

@@ -128,16 +128,16 @@ class Store:
             self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._connection.executemany("DELETE FROM resting WHERE block = ? AND ordinal = ?", addresses)
 
-    def move(self, handle: str, netns: str) -> None:
-        """Record that the attachment's network namespace is another one now."""
-        with transaction(self._connection):
-            self._connection.execute("UPDATE attachments SET netns = ? WHERE handle = ?", (netns, handle))
+    def rows_of(self, handle: str) -> list[tuple[str, int, str]]:
+        """(block, ordinal, state) of what is recorded of `handle`."""
+        query = "SELECT block, ordinal, state FROM attachments WHERE handle = ?"
+        return self._connection.execute(query, (handle,)).fetchall()
 
-    def release(self, handle: str, rest: float = 0) -> None:
+    def release(self, handle: str, addresses: Sequence[tuple[str, int]] = (), rest: float = 0) -> None:
         """Record that whatever `handle` holds is free, and has to be freed at the API server.
 
-        For `rest` seconds from now, or as long as they are kept for a pod if that is longer, its addresses are not to
-        be given out again.
+        That is what is recorded of it and the (block, ordinal) pairs, which need not be. For `rest` seconds from now,
+        or as long as they are kept for a pod if that is longer, its addresses are not to be given out again.
         """
         now = time.time()
         with transaction(self._connection):
@@ -147,6 +147,9 @@ class Store:
                 " FROM attachments WHERE handle = ? AND state = ? AND max(?, keep_seconds) > 0",
                 (now, rest, handle, HELD, rest),
             )
+            rows = [(handle, *address, "{}", RELEASED) for address in addresses]
+            columns = "handle, block, ordinal, secondary, state"
+            self._connection.executemany(f"INSERT OR IGNORE INTO attachments ({columns}) VALUES (?, ?, ?, ?, ?)", rows)
             self._connection.execute("UPDATE attachments SET state = ? WHERE handle = ?", (RELEASED, handle))
 
     def resting(self) -> list[tuple[str, int, Keep]]:

@@ -128,9 +128,6 @@ class NodeStore(Store):
     def hold(self, *values):
         self._write(super().hold, *values)
 
-    def move(self, *values):
-        self._write(super().move, *values)
-
     def release(self, *values):
         self._write(super().release, *values)
 
@@ -168,6 +165,8 @@ class SimulatedNode:
         self.ipam: Ipam | None = None
         self.idle_blocks: IdleBlocks | None = None
         self.collector: Collector | None = None
+        # What a run has not got to record before its end, so that the next one brings it back.
+        self.unrecorded: set[str] = set()
 
     @property
     def is_up(self) -> bool:
@@ -190,6 +189,8 @@ class SimulatedNode:
     def kill(self) -> None:
         self.client.dead = True
         self.store.close()
+        if self.ipam is not None:
+            self.unrecorded |= self.ipam.recording.behind
 
     def heal(self) -> None:
         """Let all that comes succeed."""
@@ -206,17 +207,34 @@ class SimulatedNode:
     async def add(self, container: str) -> set[str]:
         return {held.address for held in (await self.assign(container)).addresses}
 
-    async def assign(self, container: str, *addresses: str) -> Outcome:
-        """As `add`, with how the answer was made safe. `addresses`: the very ones that are asked for, if any."""
+    async def assign(self, container: str, *addresses: str, netns: str = "") -> Outcome:
+        """As `add`, with how the answer was made safe. `addresses`: the very ones that are asked for, if any.
+
+        `netns`: its network namespace, if not the one that is there until its end.
+        """
         _running_on.set(self.name)
         subject = Subject(namespace="default", name=container, node=self.name)
         attributes = {"namespace": "default", "pod": container}
-        return await self.ipam.assign(f"net.{container}", subject, addresses or [4], attributes)
+        own = self._netns(container)
+        own.touch()
+        return await self.ipam.assign(f"net.{container}", subject, addresses or [4], attributes, netns or str(own))
 
     async def delete(self, container: str) -> bool:
         _running_on.set(self.name)
+        self._netns(container).unlink(missing_ok=True)
         await self.ipam.release(f"net.{container}")
         return True
+
+    def _netns(self, container: str) -> Path:
+        return self._path.with_name(f"{self.name}-{container}.netns")
+
+    async def look_for_vanished(self) -> None:
+        """Free what containers hold whose network namespace is gone."""
+        _running_on.set(self.name)
+        looking = asyncio.get_running_loop().create_task(self.collector.run())
+        await asyncio.wait({looking}, timeout=0.01)
+        looking.cancel()
+        await asyncio.wait({looking})
 
     async def give_back(self) -> None:
         """Release the claims on empty blocks."""
