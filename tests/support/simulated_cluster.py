@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from podnet_ipam._core.assignment import AssignmentError
@@ -47,6 +47,9 @@ class SimulatedCluster:
         self.held: dict[str, tuple[str, set[str]]] = {}
         self.open: dict[tuple[str, str], str] = {}
         self._pool: dict | None = None
+        # Addresses that are reserved, and those that ever were.
+        self.reserved: set[str] = set()
+        self._ever_reserved: set[str] = set()
         # What the pools file declares.
         self.strict = True
 
@@ -58,11 +61,14 @@ class SimulatedCluster:
         await self.datastore.close()
 
     async def add(self, name: str, container: str) -> None:
+        is_new = (name, container) not in self.open and container not in self.held
+        reserved = self.nodes[name].reserved(self.reserved) if is_new else set()
         self.open[name, container] = "ADD"
         given = await self._ask(name, self.nodes[name].add(container))
         if given is None:
             return
         del self.open[name, container]
+        assert not given & reserved, f"{container} has got {given}, of which are reserved {reserved}"
         if container in self.held:
             assert given == self.held[container][1], "the same container got another address"
         for other, (_node, addresses) in self.held.items():
@@ -98,6 +104,22 @@ class SimulatedCluster:
             await self.datastore.create(path, V1.new("IPPool", name, spec))
         else:
             await self.datastore.replace(V1.path("IPPool", name), V1.changed(present, spec))
+
+    async def reserve(self, addresses: Collection[str]) -> None:
+        """Somebody reserves these addresses, and no others any more."""
+        self.reserved = set(addresses)
+        self._ever_reserved |= self.reserved
+        path, name = V1.path("IPReservation"), "kept"
+        present = next(iter((await self.datastore.list(path))[0]), None)
+        new = V1.new("IPReservation", name, {"reservedCIDRs": sorted(addresses)})
+        if present is None:
+            await self.datastore.create(path, new)
+        elif addresses:
+            await self.datastore.replace(V1.path("IPReservation", name), V1.changed(present, new["spec"]))
+        else:
+            await self.remove("IPReservation", name)
+        # Those that are not cut off come to know.
+        await asyncio.sleep(0.002)
 
     async def remove(self, kind: str, name: str) -> None:
         """Delete an object, as an operator may do by mistake."""
@@ -187,6 +209,11 @@ class SimulatedCluster:
             await asyncio.sleep(0.01)
         for node in self.nodes.values():
             node.unrecorded.clear()
+            while node.reserved(self._ever_reserved) != self.reserved:
+                assert self._loop.time() < deadline, (
+                    f"{node.name} knows {node.reserved(self._ever_reserved)} to be reserved"
+                )
+                await asyncio.sleep(0.01)
 
     async def _state(self):
         """({address: handle} of what is allocated, the handles that there are). Every block must be sound."""

@@ -11,16 +11,18 @@ import asyncio
 import ipaddress
 import random
 import sqlite3
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from podnet_ipam._core.assignment import Subject
 from podnet_ipam._core.block import Block
-from podnet_ipam._core.names import cidr_name
+from podnet_ipam._core.names import affinity_name, cidr_name, host_affinity
 from podnet_ipam._kube.calico import V1
-from podnet_ipam._kube.errors import Conflict, Unreachable
+from podnet_ipam._kube.errors import AlreadyExists, Conflict, NotFound, Unreachable
 from podnet_ipam.agent.attachments import Outcome
 from podnet_ipam.agent.cluster import Cluster
 from podnet_ipam.agent.collector import Collector
@@ -186,6 +188,10 @@ class SimulatedNode:
         self.collector = Collector(self.ipam, self.client, self.name, 0)
         await self.ipam.start(Records(self._path.parent / "results", "net"))
 
+    def reserved(self, addresses: Collection[str]) -> set[str]:
+        """Which of some addresses it knows to be reserved."""
+        return {address for address in addresses if self.is_up and self.cluster.reserved_ordinals(f"{address}/32")}
+
     def kill(self) -> None:
         self.client.dead = True
         self.store.close()
@@ -273,10 +279,12 @@ class Calico:
         self._datastore = datastore
         self.held: dict[str, tuple[str, str]] = {}
 
-    async def take(self, handle: str) -> str | None:
-        """The address that it got in the first block with room, whosever it is."""
+    async def take(self, handle: str, only: str = "") -> str | None:
+        """The address that it got in the first block with room, whosever it is, or in the block `only`."""
         for stored in (await self._datastore.list(V1.path("IPAMBlock")))[0]:
             block = Block(stored["spec"])
+            if only not in ("", block.cidr):
+                continue
             ordinal = block.assign(handle, {"node": self.NODE, "namespace": "default", "pod": handle})
             if stored["spec"].get("deleted") or ordinal < 0:
                 continue
@@ -287,6 +295,56 @@ class Calico:
             self.held[handle] = (block.cidr, str(address_of(block.cidr, ordinal)))
             return self.held[handle][1]
         return None
+
+    async def reclaim(self, handle: str) -> str | None:
+        """The address that it got in an empty block of a node, whose claim it has released as Calico 3.32 does."""
+        for stored in (await self._datastore.list(V1.path("IPAMBlock")))[0]:
+            spec = stored["spec"]
+            owner = (spec.get("affinity") or "").removeprefix("host:")
+            if spec.get("deleted") or owner in ("", self.NODE) or any(each is not None for each in spec["allocations"]):
+                continue
+            if await self._release_claim(stored, owner) and await self._claim(spec["cidr"]):
+                return await self.take(handle, spec["cidr"])
+        return None
+
+    async def _release_claim(self, stored: dict, owner: str) -> bool:
+        cidr = stored["spec"]["cidr"]
+        path, claim = V1.path("IPAMBlock", cidr_name(cidr)), V1.path("BlockAffinity", affinity_name(owner, cidr))
+        try:
+            affinity = await self._set_state(claim, "pendingDeletion")
+        except (Conflict, NotFound):
+            return False
+        await asyncio.sleep(0)
+        try:
+            stored = await self._datastore.replace(path, V1.changed(stored, {**stored["spec"], "deleted": True}))
+        except (Conflict, NotFound):
+            with suppress(Conflict, NotFound):
+                await self._datastore.replace(claim, V1.changed(affinity, {**affinity["spec"], "state": "confirmed"}))
+            return False
+        await asyncio.sleep(0)
+        with suppress(NotFound):
+            await self._datastore.delete(path, stored["metadata"]["uid"])
+            await self._datastore.delete(claim, affinity["metadata"]["uid"])
+        return True
+
+    async def _claim(self, cidr: str) -> bool:
+        await asyncio.sleep(0)
+        claim = await self._datastore.create(V1.path("BlockAffinity"), V1.new_affinity(self.NODE, cidr, "pending"))
+        await asyncio.sleep(0)
+        size = ipaddress.ip_network(cidr).num_addresses
+        spec = Block.empty(cidr, size, host_affinity(self.NODE), time.time_ns(), "2026-01-01T00:00:00Z").spec()
+        path = V1.path("BlockAffinity", affinity_name(self.NODE, cidr))
+        try:
+            await self._datastore.create(V1.path("IPAMBlock"), V1.new("IPAMBlock", cidr_name(cidr), spec))
+        except AlreadyExists:
+            await self._datastore.delete(path, claim["metadata"]["uid"])
+            return False
+        await self._set_state(path, "confirmed")
+        return True
+
+    async def _set_state(self, path: str, state: str) -> dict:
+        stored = await self._datastore.get(path)
+        return await self._datastore.replace(path, V1.changed(stored, {**stored["spec"], "state": state}))
 
     async def free(self, handle: str) -> None:
         cidr, _address = self.held[handle]

@@ -21,6 +21,7 @@ from support.simulated_nodes import CUT_OFF, FAULTS
 NODES = ("node-1", "node-2", "node-3")
 # Four blocks of four addresses: everything runs out again and again.
 POOLS = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/28"\nblock_size = 30\n'
+ADDRESSES = st.integers(0, 15).map("10.0.0.{}".format)
 CONTAINERS = st.integers(0, 11).map("c{}".format)
 
 
@@ -102,11 +103,22 @@ class Allocation(RuleBasedStateMachine):
     def the_pool_is_edited(self, change):
         self.run(self.cluster.edit_pool(change))
 
+    @rule(addresses=st.sets(ADDRESSES, max_size=6))
+    def the_reservations_are_edited(self, addresses):
+        self.run(self.cluster.reserve(addresses))
+
     @precondition(lambda self: not self.cluster.strict)
     @rule()
     def another_program_takes_an_address(self):
         self.taken += 1
-        address = self.run(self.cluster.calico.take(f"calico.{self.taken}"))
+        self.no_container_has(self.run(self.cluster.calico.take(f"calico.{self.taken}")))
+
+    @rule()
+    def another_program_takes_an_empty_block_and_an_address_of_it(self):
+        self.taken += 1
+        self.no_container_has(self.run(self.cluster.calico.reclaim(f"calico.{self.taken}")))
+
+    def no_container_has(self, address):
         for container, (_node, addresses) in self.cluster.held.items():
             assert address not in addresses, f"{container} has {address}, and the datastore does not know"
 
