@@ -113,9 +113,10 @@ class Allocation(RuleBasedStateMachine):
         self.taken += 1
         self.no_container_has(self.run(self.cluster.calico.take(f"calico.{self.taken}")))
 
-    @rule()
-    def another_program_takes_an_empty_block_and_an_address_of_it(self):
+    @rule(node=st.sampled_from(NODES), container=CONTAINERS)
+    def another_program_takes_an_empty_block_as_soon_as_a_container_starts(self, node, container):
         self.taken += 1
+        self.run(self.work([("add", node, container)]))
         self.no_container_has(self.run(self.cluster.calico.reclaim(f"calico.{self.taken}")))
 
     def no_container_has(self, address):
