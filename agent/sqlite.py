@@ -4,6 +4,9 @@
 
 Write-ahead logging with `synchronous=NORMAL`: a commit survives the death of the process. A power failure may lose the
 last ones, but after it no pod of this node is running either.
+
+So a commit waits for no disk, and concurrent requests do not share one: of the 60 us that an ADD's takes, sharing would
+save half, and an answer would have to wait for those that come after it.
 """
 
 from __future__ import annotations
