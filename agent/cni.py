@@ -43,6 +43,7 @@ from .errors import (
     INTERNAL,
     INVALID_CONFIGURATION,
     INVALID_ENVIRONMENT,
+    LIMITED_CONNECTIVITY,
     NOT_ASSIGNED,
     NOT_AVAILABLE,
     TRY_AGAIN_LATER,
@@ -269,9 +270,9 @@ class CniServer:
         return b""
 
     def _status(self) -> bytes:
-        reason = self._ipam.why_unable()
+        reason, limited = self._ipam.why_unable(), self._ipam.why_limited()
         if reason:
-            raise CniError(NOT_AVAILABLE, reason)
+            raise CniError(LIMITED_CONNECTIVITY if limited else NOT_AVAILABLE, reason, limited or "")
         return b""
 
     async def _subject(self, call: Call) -> Subject:
@@ -293,6 +294,11 @@ class CniServer:
             ) from None
 
     async def _pod_annotations(self, call: Call) -> dict:
+        """The annotations of the very pod that the runtime starts, for runtimes that do not send them along.
+
+        It is one request of about a millisecond. A watch of the node's pods would bring every change of their status,
+        need one more right, and still not tell whether it has come as far as the pod that starts now.
+        """
         namespace, name = call.pod
         try:
             pod = await self._cluster.client.get(f"/api/v1/namespaces/{namespace}/pods/{name}")

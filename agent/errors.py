@@ -9,7 +9,8 @@ INVALID_ENVIRONMENT = 4
 UNDECODABLE = 6
 INVALID_CONFIGURATION = 7
 TRY_AGAIN_LATER = 11
-NOT_AVAILABLE = 50
+# Of the verb STATUS: no pod can get an address; and, moreover, those that run may not reach all that they should.
+NOT_AVAILABLE, LIMITED_CONNECTIVITY = 50, 51
 INTERNAL = 999
 EXHAUSTED = 100
 NOT_ASSIGNED = 101

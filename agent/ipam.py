@@ -70,6 +70,7 @@ class Ipam:
         self._store = store
         self.recording = Recording(store, cooldown)
         self._handles = Handles(cluster.client, cluster.calico)
+        self._routes = routes
         self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders, self._restore_held)
         self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -102,9 +103,20 @@ class Ipam:
         if not pools:
             return "there is no enabled IP pool for workloads"
         away = self._cluster.client.seconds_away
-        if away and not self.blocks.have_room:
-            place = self._cluster.client.name
-            return f"{place} has not answered for {away:.0f} s, and no block of node {self._node} has room"
+        if away and (not self.blocks.have_room or self.recording.behind):
+            also = "the node's store cannot be written"
+            if not self.blocks.have_room:
+                also = f"no block of node {self._node} has room"
+            return f"{self._cluster.client.name} has not answered for {away:.0f} s, and {also}"
+        return None
+
+    def why_limited(self) -> str | None:
+        """Why pods that run may not reach others, as far as it is this agent's to say; None when they do.
+
+        Addresses are theirs whatever happens here. Only where the agent keeps the routes, some may be missing.
+        """
+        if self._routes and self._cluster.client.seconds_away:
+            return "blocks that other nodes have claimed since are not routed to"
         return None
 
     async def stop(self, seconds: float) -> None:

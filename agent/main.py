@@ -26,7 +26,7 @@ from .cni import CniServer, error_answer
 from .collector import Collector
 from .config import AgentConfig
 from .endpoints import endpoints
-from .errors import TRY_AGAIN_LATER, CniError
+from .errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, TRY_AGAIN_LATER, CniError
 from .identity import keep_token
 from .idle_blocks import IdleBlocks
 from .insight import Insight
@@ -71,19 +71,19 @@ class Agent:
     async def answer(self, request: Request) -> Answer:
         record = Record(request)
         if not await self._is_ready():
-            answer = _refuse(record, self.insight.why_unable())
+            answer = self._refuse_unready(request, record)
         elif not await self._is_settled(request):
             answer = _refuse(record, "an earlier DEL of this container could not be carried out yet")
         else:
             answer = await self._server.handle(request, record)
-            if answer.again and request.is_delete:
+            if answer.again and request.command == "DEL":
                 answer = self._postpone(request, record)
         record.close()
         return answer
 
     async def _is_settled(self, request: Request) -> bool:
         """Whether no DEL of a container that starts is still to come, which would free what it gets now."""
-        if request.variables.get("CNI_COMMAND") != "ADD":
+        if request.command != "ADD":
             return True
         return await self._spool.consume(self._carry_out, request.variables.get("CNI_CONTAINERID", ""))
 
@@ -96,6 +96,13 @@ class Agent:
             except TimeoutError:
                 return False
         return True
+
+    def _refuse_unready(self, request: Request, record: Record) -> Answer:
+        """Routes of an earlier run are still there, but nobody keeps them until the cluster's state is known."""
+        code = TRY_AGAIN_LATER
+        if request.command == "STATUS":
+            code = LIMITED_CONNECTIVITY if self._config.routes else NOT_AVAILABLE
+        return _refuse(record, self.insight.why_unable(), code)
 
     def _postpone(self, request: Request, record: Record) -> Answer:
         """A DEL that could not be carried out now is carried out later: a runtime may never ask again."""
@@ -218,8 +225,8 @@ def connect(config: AgentConfig) -> Client | LocalDatastore:
     return datastore
 
 
-def _refuse(record: Record, why: str) -> Answer:
-    error = CniError(TRY_AGAIN_LATER, why)
+def _refuse(record: Record, why: str, code: int = TRY_AGAIN_LATER) -> Answer:
+    error = CniError(code, why)
     record.fail(error)
     return error_answer(error)
 

@@ -40,8 +40,8 @@ class Request:
     stdin: bytes
 
     @property
-    def is_delete(self) -> bool:
-        return self.variables.get("CNI_COMMAND") == "DEL"
+    def command(self) -> str:
+        return self.variables.get("CNI_COMMAND", "")
 
 
 @dataclass(frozen=True)

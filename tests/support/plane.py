@@ -165,6 +165,7 @@ class AgentNode:
         cooldown: float = 0,
         keep_blocks: float = 900.0,
         spare_blocks: int = 0,
+        routes: bool = False,
         metrics: str = "",
         token_lifetime: float = 3600.0,
     ):
@@ -191,6 +192,7 @@ class AgentNode:
             f"cooldown = {cooldown}",
             f"keep_blocks = {keep_blocks}",
             f"spare_blocks = {spare_blocks}",
+            f"routes = {str(routes).lower()}",
             f'metrics = "{metrics}"',
             f"token_lifetime = {token_lifetime}",
         ]

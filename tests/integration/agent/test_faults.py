@@ -109,6 +109,36 @@ async def test_a_full_disk_costs_time_but_no_address(client, start_node):
     assert (await node.add("second", netns=there)) == second
 
 
+@pytest.mark.parametrize(("routes", "code"), ((False, 50), (True, 51)))
+async def test_status_tells_whether_running_pods_suffer_from_an_absent_api_server(proxy, start_node, routes, code):
+    node = await start_node("node-1", proxy.url, routes=routes)
+    reply = await node.call("STATUS", "")
+    assert (reply.body["code"], reply.body["msg"]) == (50, "there is no enabled IP pool for workloads")
+    proxy.faults[:] = [Fault(verb, "", status=500, times=1000) for verb in ("GET", "POST")]
+    proxy.cut_watches()
+    async with asyncio.timeout(20):
+        while (reply := await node.call("STATUS", "")).body["code"] != code:
+            await asyncio.sleep(0.05)
+    assert ("not routed to" in reply.body.get("details", "")) == routes
+
+
+async def test_without_store_and_api_server_no_pod_can_start_and_status_says_so(proxy, client, start_node):
+    await create_pool(client, "main", "10.244.0.0/24")
+    await configure(client, strict=True)
+    node = await start_node("node-1", proxy.url)
+    first = await node.add("first")
+    await settled(client, [first.address])
+    node.limit(resource.RLIMIT_FSIZE, 0)
+    await node.add("second")
+    proxy.faults[:] = [Fault(verb, "", status=500, times=1000) for verb in ("GET", "POST", "PUT")]
+    proxy.cut_watches()
+    async with asyncio.timeout(20):
+        while not (reply := await node.call("STATUS", "")).status:
+            await asyncio.sleep(0.05)
+    assert reply.body["code"] == 50, reply.body
+    assert "store cannot be written" in reply.body["msg"]
+
+
 @pytest.mark.slow  # it takes as long as the agent has patience
 @pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE.keys())
 async def test_what_cannot_be_written_for_long_is_refused_with_the_reason(proxy, client, start_node, trouble):
