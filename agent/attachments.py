@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from .._core.pool import Pool
@@ -65,3 +66,10 @@ class Outcome(NamedTuple):
 def by_family(addresses: Iterable[Address]) -> tuple[Address, ...]:
     """The IPv4 address first."""
     return tuple(sorted(addresses, key=lambda held: ":" in held.address))
+
+
+def timestamp() -> str:
+    """Now, as the owner attributes have it. Calico writes Go's default text of a UTC time."""
+    now = datetime.now(UTC)
+    fraction = f".{now.microsecond:06}".rstrip("0").rstrip(".")
+    return f"{now:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC"

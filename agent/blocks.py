@@ -27,7 +27,7 @@ from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
 from .api import Client
 from .backoff import Backoff
-from .changes import BlockUnusableError, Change
+from .changes import BlockUnusableError, Change, ready_and_waiting, with_changes
 from .handles import delete_softly
 from .metrics import BLOCK_CONFLICTS
 from .resting import FOR_NOBODY, Keep, Resting
@@ -331,47 +331,17 @@ class BlockKeeper:
     async def _next_batch(self) -> tuple[list[Change], Block]:
         """What of the queue may be stored now, at least one change, and the block with it.
 
-        That is every change that is ready, unless an earlier change of the same handle or ordinal has to wait: a
-        release never overtakes the assignment that it takes back, nor an assignment the release that made room for it.
         A batch that would leave the block empty, and so free to be given away, waits for the assignments that are
         answered already.
         """
         while True:
-            batch, waiting = self._split_queue()
+            batch, waiting = ready_and_waiting(self._queue)
             if batch:
-                block = self._with_changes(batch)
+                block = with_changes(self._stored["spec"], batch)
                 if block.allocated or not any(change.answered for change in waiting):
                     return batch, block
             unready = [change.after for change in waiting if not change.ready]
             await asyncio.wait(unready, return_when=asyncio.FIRST_COMPLETED)
-
-    def _split_queue(self) -> tuple[list[Change], list[Change]]:
-        batch: list[Change] = []
-        waiting: list[Change] = []
-        blocked: set[str | int] = set()
-        # A release waits for others to be written with: an assignment that is written anyway is company enough.
-        company = any(change.is_assignment and change.ready for change in self._queue)
-        for change in self._queue:
-            concerned = {change.handle, *change.ordinals}
-            ready = change.ready or (company and not change.is_assignment)
-            if ready and blocked.isdisjoint(concerned):
-                batch.append(change)
-            else:
-                blocked |= concerned
-                waiting.append(change)
-        return batch, waiting
-
-    def _with_changes(self, batch: Sequence[Change]) -> Block:
-        block = Block(self._stored["spec"])
-        for change in batch:
-            if not change.is_assignment:
-                block.release(change.handle)
-            elif not (
-                block.ordinals_of(change.handle)
-                or block.assign_ordinal(change.ordinals[0], change.handle, change.secondary)
-            ):
-                raise RuntimeError(f"{self.address(change.ordinals[0])} is not free for {change.handle}")
-        return block
 
     async def _reload(self) -> None:
         """Read the block again and apply the queue to what it is now."""

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 
+from .._core.block import Block
 from .resting import FOR_NOBODY, Keep
 
 
@@ -63,3 +65,39 @@ class Change:
             self.done.set_result(self.ordinals)
         else:
             self.done.set_exception(error)
+
+
+def ready_and_waiting(queue: Sequence[Change]) -> tuple[list[Change], list[Change]]:
+    """What of a block's queue may be stored now, and what has to wait.
+
+    Every change that is ready may, unless an earlier change of the same handle or ordinal has to wait: a release never
+    overtakes the assignment that it takes back, nor an assignment the release that made room for it.
+    """
+    batch: list[Change] = []
+    waiting: list[Change] = []
+    blocked: set[str | int] = set()
+    # A release waits for others to be written with: an assignment that is written anyway is company enough.
+    company = any(change.is_assignment and change.ready for change in queue)
+    for change in queue:
+        concerned = {change.handle, *change.ordinals}
+        ready = change.ready or (company and not change.is_assignment)
+        if ready and blocked.isdisjoint(concerned):
+            batch.append(change)
+        else:
+            blocked |= concerned
+            waiting.append(change)
+    return batch, waiting
+
+
+def with_changes(spec: dict, changes: Iterable[Change]) -> Block:
+    """The block of a stored `spec` with these changes and no others."""
+    block = Block(spec)
+    for change in changes:
+        if not change.is_assignment:
+            block.release(change.handle)
+        elif not (
+            block.ordinals_of(change.handle)
+            or block.assign_ordinal(change.ordinals[0], change.handle, change.secondary)
+        ):
+            raise RuntimeError(f"ordinal {change.ordinals[0]} of {block.cidr} is not free for {change.handle}")
+    return block

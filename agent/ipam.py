@@ -21,13 +21,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 
 from .._core.assignment import Choice, Subject, choose
-from .._core.names import handle_id
-from .._kube.errors import ApiError, Unreachable
 from .attachments import (
     ALREADY_HELD,
     LOCAL_FIRST,
@@ -37,6 +34,7 @@ from .attachments import (
     Attachment,
     Outcome,
     by_family,
+    timestamp,
 )
 from .blocks import BlockKeeper
 from .changes import BlockUnusableError, Change
@@ -44,11 +42,12 @@ from .cluster import Cluster
 from .errors import ALREADY_ASSIGNED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
 from .handles import Handles
 from .mirror import Mirror
-from .node_blocks import NodeBlocks, Promise
-from .pods import is_asked_for, may_use
+from .newcomers import Newcomers
+from .node_blocks import NodeBlocks
+from .promises import Promise
 from .recording import Recording
 from .resting import FOR_NOBODY, Keep
-from .running import Records, Running
+from .running import Records
 from .store import RELEASED, Row, Store
 
 # Each try takes blocks that had room a moment ago; losing this often means that something else is wrong.
@@ -76,23 +75,21 @@ class Ipam:
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
         self._mirror = Mirror(cluster.client)
-        self._noticing = asyncio.Lock()
 
     async def start(self, records: Records) -> None:
         """Take over the blocks that this node has claimed, and finish what an earlier run did not get to store.
 
-        What runs by the runtime's own `records` and is known to nobody else is held from here on, too. What other
-        plugins have served counts as attachments of this plugin's network: under that name their DEL will come. Where
-        that is not known, they count at the first start only. The watch caches must be complete.
+        What runs by the runtime's own `records` and is known to nobody else is held from here on, too (newcomers.py).
+        Where the network's name is not known, it counts at the first start only. The watch caches must be complete.
         """
-        self._records = records
         await self.blocks.start(self._store.resting())
         if self._store.is_new:
             await self.blocks.find_borrowed()
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             await self._recover(handle, list(rows))
-        for attachment in records.all() if records.network or self._store.is_new else ():
-            await self._take_over(attachment)
+        self._newcomers = Newcomers(self._cluster, self._node, self.blocks, records, self.holding, self._hold_found)
+        if records.network or self._store.is_new:
+            await self._newcomers.take_over_all()
         log.info("%s blocks with %s attachments", len(self.blocks), len(self._held))
 
     def why_unable(self) -> str | None:
@@ -161,10 +158,10 @@ class Ipam:
             if not missing:
                 self._move(handle, netns)
                 return Outcome(self.holding(handle), ALREADY_HELD)
-            await self._notice_newcomers()
+            await self._newcomers.notice()
             pools = self._cluster.pools
             choices = [each if isinstance(each, str) else choose(each, subject, pools) for each in missing]
-            owner = {**attributes, "node": self._node, "timestamp": _timestamp()}
+            owner = {**attributes, "node": self._node, "timestamp": timestamp()}
             new = Attachment((), owner, netns, time.monotonic(), keep)
             for _try in range(MOST_TRIES):
                 mode = await self._assign_once(handle, subject, choices, new)
@@ -349,58 +346,12 @@ class Ipam:
             self._held[handle] = Attachment(held_now, first.secondary, first.netns, time.monotonic(), first.keep)
         return bool(held)
 
-    async def _notice_newcomers(self) -> None:
-        """Hold what another plugin has served meanwhile: the runtime calls it until it has this one's configuration."""
-        async with self._noticing:
-            for attachment in self._records.newcomers():
-                try:
-                    await self._take_over(attachment)
-                except (ApiError, Unreachable) as error:
-                    # In a block that this node has not got, so that it gives out nothing of it either.
-                    log.warning(
-                        "container %s runs with addresses that cannot be held yet: %s", attachment.container, error
-                    )
-
-    async def _take_over(self, attachment: Running) -> None:
-        """Hold the addresses of an attachment that runs here, unless they are."""
-        handle = handle_id(self._records.network or attachment.network, attachment.container)
-        known = self.holding(handle) or self.holding(handle_id(attachment.network, attachment.container))
-        if not known and await self._still_runs(attachment):
-            await self._hold_running(handle, attachment)
-        self._records.note(attachment)
-
-    async def _hold_running(self, handle: str, attachment: Running) -> None:
-        secondary = {**attachment.owner, "node": self._node, "timestamp": _timestamp()}
-        taken = []
-        for address in attachment.addresses:
-            keeper = await self.blocks.take(address)
-            if keeper is None:
-                continue
-            ordinal = keeper.ordinal(address)
-            if keeper.claimed and keeper.holder(ordinal) is None:
-                taken.append((keeper, ordinal))
-            else:
-                owner = keeper.holder(ordinal) or "another node's block"
-                log.critical("container %s runs with address %s of %s", attachment.container, address, owner)
-        if taken:
-            keepers = [keeper for keeper, _ordinal in taken]
-            stored = self._mirror.write(
-                handle, lambda: self._handles.ensure(handle, [keeper.cidr for keeper in keepers])
-            )
-            changes = [keeper.restore(ordinal, handle, secondary, stored) for keeper, ordinal in taken]
-            self._hold(handle, keepers, changes, Attachment((), secondary, attachment.netns, 0.0))
-            addresses = ", ".join(attachment.addresses)
-            log.warning("container %s runs with %s, which nobody held", attachment.container, addresses)
-
-    async def _still_runs(self, attachment: Running) -> bool:
-        """Whether an attachment of the runtime's record is one: records of a former network are never removed.
-
-        Its network namespace, which still exists, is witness enough. Older runtimes note none: then its pod decides.
-        """
-        client = self._cluster.client
-        if attachment.netns or not is_asked_for(client, attachment.owner):
-            return True
-        return await may_use(client, self._node, attachment.owner, attachment.addresses)
+    def _hold_found(self, handle: str, found: Sequence[tuple[BlockKeeper, int]], new: Attachment) -> None:
+        """Hold addresses, as (block, ordinal), that somebody runs with already."""
+        cidrs = [keeper.cidr for keeper, _ordinal in found]
+        stored = self._mirror.write(handle, lambda: self._handles.ensure(handle, cidrs))
+        changes = [keeper.restore(ordinal, handle, new.owner, stored) for keeper, ordinal in found]
+        self._hold(handle, [keeper for keeper, _ordinal in found], changes, new)
 
     def _note_holders(self, keeper: BlockKeeper) -> None:
         for ordinal, handle, owner in keeper.attachments:
@@ -431,10 +382,3 @@ class Ipam:
             self._waiting[handle] -= 1
             if not self._waiting[handle]:
                 del self._waiting[handle], self._locks[handle]
-
-
-def _timestamp() -> str:
-    """Now, in the form in which Calico writes it: Go's default text of a UTC time."""
-    now = datetime.now(UTC)
-    fraction = f".{now.microsecond:06}".rstrip("0").rstrip(".")
-    return f"{now:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC"

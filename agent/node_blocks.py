@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from .._core.assignment import LONGEST_STICKY_SECONDS, Choice, Subject
@@ -23,7 +22,9 @@ from .._kube.errors import ApiError, NotFound, Unreachable
 from .blocks import BlockKeeper
 from .claims import Claims
 from .cluster import Affinity, Cluster
-from .errors import ALREADY_ASSIGNED, EXHAUSTED, INVALID_CONFIGURATION, TRY_AGAIN_LATER, CniError
+from .errors import ALREADY_ASSIGNED, EXHAUSTED, INVALID_CONFIGURATION, CniError
+from .promises import Promise
+from .refusals import refuse_all_in_use, refuse_claim, refuse_resting
 from .resting import Keep
 
 log = logging.getLogger(__name__)
@@ -33,23 +34,6 @@ log = logging.getLogger(__name__)
 CLAIM_SETTLE_SECONDS = 5.0
 # Calico's words, its line break included.
 _NO_POOL = "The provided IP address is not in a configured pool\n"
-
-
-@dataclass(frozen=True)
-class Promise:
-    """An address of a block that is kept for the caller: the one at `ordinal`, or any. Taken back by `withdraw`."""
-
-    keeper: BlockKeeper
-    ordinal: int | None = None
-    borrowed: bool = False
-
-    @classmethod
-    def of(cls, keeper: BlockKeeper, ordinal: int | None = None, borrowed: bool = False) -> Promise:
-        keeper.promised += 1
-        return cls(keeper, ordinal, borrowed)
-
-    def withdraw(self) -> None:
-        self.keeper.promised -= 1
 
 
 class NodeBlocks:
@@ -229,7 +213,7 @@ class NodeBlocks:
         stored = await self._claims.claim_block(pool, block)
         if stored is not None:
             return self._adopt(stored)
-        reason = self._why_not_borrow()
+        reason = self._why_not_borrow
         keepers = [] if reason else await self.keepers_of([block])
         if not keepers:
             reason = reason or "it was released just now: try again"
@@ -274,35 +258,17 @@ class NodeBlocks:
             f"node {self._node} has {owned} full blocks of them"
         )
         try:
-            self._refuse_claim(refused, owned)
+            refuse_claim(refused, self._cluster.config, owned)
             promise = await self._claim(choice, asked) or await self._borrow(choice, asked)
             if promise is None:
-                reason = self._why_not_borrow() or "none of them has a free address to lend"
-                message = f"{refused}, every other block is in use, and {reason}"
-                raise CniError(EXHAUSTED, message, calico=self._shortage(choice))
+                refuse_all_in_use(refused, choice, self._cluster.config, self._why_not_borrow)
         except CniError:
-            self._refuse_resting(subject, choice)
+            own = (keeper for cidr, keeper in self._keepers.items() if keeper.claimed and _serves(choice, cidr))
+            refuse_resting(subject, choice, self._node, own)
             raise
         return promise
 
-    def _refuse_claim(self, refused: str, owned: int) -> None:
-        """As with Calico, who may not claim another block does not borrow either."""
-        config = self._cluster.config
-        if not config.auto_allocate_blocks:
-            message = f"{refused}, and autoAllocateBlocks is off"
-            raise CniError(EXHAUSTED, message, calico="failed to find or claim a block")
-        if owned >= config.blocks_per_node:
-            message = f"{refused}, the limit (maxBlocksPerHost) being {config.blocks_per_node}"
-            raise CniError(EXHAUSTED, message, calico="cannot allocate new block due to per host block limit")
-
-    def _shortage(self, choice: Choice) -> str:
-        """What calico-ipam says when every pool of the choice is full."""
-        family = f"IPv{choice.pools[0].family}"
-        tried = f"No IPs available in pools: [{' '.join(pool.cidr for pool in choice.pools)}]"
-        if self._cluster.config.strict_affinity:
-            tried = "No more free affine blocks and strict affinity enabled"
-        return f"failed to request {family} addresses: Assigned 0 out of 1 requested {family} addresses; {tried}"
-
+    @property
     def _why_not_borrow(self) -> str | None:
         if self._cluster.config.strict_affinity:
             return STRICT
@@ -325,7 +291,7 @@ class NodeBlocks:
 
     async def _borrow(self, choice: Choice, asked: float) -> Promise | None:
         """An address of a block that is not this node's. Whoever routes, as Calico does, routes it by itself."""
-        if self._why_not_borrow():
+        if self._why_not_borrow:
             return None
         for pool in choice.pools:
             for block in await self._claims.lenders(pool, asked):
@@ -334,21 +300,6 @@ class NodeBlocks:
                     return Promise.of(keeper, borrowed=True)
                 self.forget([keeper.cidr])
         return None
-
-    def _refuse_resting(self, subject: Subject, choice: Choice) -> None:
-        """Addresses that only rest come back by themselves: the runtime is told to try again, and when."""
-        seconds = [
-            keeper.rest_seconds
-            for cidr, keeper in self._keepers.items()
-            if keeper.claimed and keeper.rest_seconds is not None and _serves(choice, cidr)
-        ]
-        if seconds:
-            pools = ", ".join(pool.name for pool in choice.pools)
-            message = (
-                f"{subject}: every free address of pools {pools} on node {self._node} was freed a moment ago or is kept"
-                f" for the pod that had it; the next one has rested in {min(seconds):.0f} s"
-            )
-            raise CniError(TRY_AGAIN_LATER, message)
 
     def _reserve_again(self) -> None:
         self.spares_concerned.set()

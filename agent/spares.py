@@ -27,7 +27,8 @@ from .changes import BlockUnusableError
 from .cluster import Cluster
 from .handles import Handles
 from .idle_blocks import look_seconds
-from .node_blocks import NodeBlocks, Promise
+from .node_blocks import NodeBlocks
+from .promises import Promise
 
 # Calico's types of tunnels, by family.
 TUNNEL_TYPES = {4: "vxlanTunnelAddress", 6: "vxlanV6TunnelAddress"}
