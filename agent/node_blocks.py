@@ -118,7 +118,7 @@ class NodeBlocks:
             confirmed=frozenset(each.cidr for each in claims if each.confirmed),
             pending=frozenset(each.cidr for each in claims if not each.confirmed),
             reserved=lambda cidr: len(reserved(cidr)),
-            why_not_borrow=self._why_not_borrow(),
+            why_not_borrow=self._why_not_borrow,
             auto_allocate_blocks=config.auto_allocate_blocks,
             blocks_per_node=config.blocks_per_node,
             holders=holders,
