@@ -89,26 +89,26 @@ process by the agent's own code and share one watch cache; a burst is the first 
 
 ## Modules
 
-Beside `kubernetes.core.k8s` on the same API server, with the same declaration, as an operator runs them. A task's time is
-that of a playbook with this task, less that of one with an `ansible.builtin.ping` and the same variables.
+Beside `kubernetes.core.k8s` on the same API server, with the same declaration, as an operator runs them. A task's time
+is that of a playbook with this task, less that of one with an `ansible.builtin.ping` and the same variables.
 
 {modules}
 
-Requests that reach the API server: pages of pools + other reads, discovery among them + trial writes, that are dry runs or
-refused + writes.
+Requests that reach the API server: pages of pools + other reads, discovery among them + trial writes, that are dry runs
+or refused + writes.
 
 {requests}
 
-Creating is bound by the API server and etcd, which need 1.7 s of the two cores for 1,000 pools. Most of an unchanged run's
-time are Ansible's own start of a module and its check of the options.
+Creating is bound by the API server and etcd, which need 1.7 s of the two cores for 1,000 pools. Most of an unchanged
+run's time are Ansible's own start of a module and its check of the options.
 
-`pod_audit` takes {audit[seconds]:.1f} s and {audit[memory_mb]} MB for a cluster of 5,000 namespaces, 1,000 pools and 10,000
-pods, the start of its process included; {audit[own_cpu_seconds]:.1f} s of that it computes itself.
+`pod_audit` takes {audit[seconds]:.1f} s and {audit[memory_mb]} MB for a cluster of 5,000 namespaces, 1,000 pools and
+10,000 pods, the start of its process included; {audit[own_cpu_seconds]:.1f} s of that it computes itself.
 
 ## The role
 
-On three fresh nodes of a kind cluster, the archives being there, the role takes {nodes[fresh]:.0f} s; a run that changes
-nothing takes {nodes[unchanged]:.0f} s. The nodes share the two cores with what installs them.
+On three fresh nodes of a kind cluster, the archives being there, the role takes {nodes[fresh]:.0f} s; a run that
+changes nothing takes {nodes[unchanged]:.0f} s. The nodes share the two cores with what installs them.
 
 A Deployment of 60 pods on one node, from its creation until all are Ready, takes {nodes[pods][podnet-ipam]:.1f} s with
 podnet-ipam and {nodes[pods][host-local]:.1f} s with host-local, on the same node in turn.

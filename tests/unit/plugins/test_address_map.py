@@ -95,9 +95,10 @@ def test_blocks_outside_every_pool_and_what_others_borrow_are_not_hidden():
 def test_a_range_shows_where_its_pools_lie():
     pools = [pool("a", "10.0.128.0/17"), pool("elsewhere", "10.1.0.0/24"), pool("v6", "fd00::/64", 122)]
     picture = shown(pools, [], within=["10.0.0.0/16"])
-    [bar] = [each for each in picture.iter(f"{SVG}rect") if each.find(f"{SVG}title") is not None]
-    assert bar.find(f"{SVG}title").text == "a: 10.0.128.0/17"
-    assert (float(bar.get("x")), float(bar.get("width"))) == (drawing.MARGIN + drawing.INNER / 2, drawing.INNER / 2 - 1)
+    [drawn] = [each for each in picture.iter(f"{SVG}rect") if each.find(f"{SVG}title") is not None]
+    assert drawn.find(f"{SVG}title").text == "a: 10.0.128.0/17"
+    place = float(drawn.get("x")), float(drawn.get("width"))
+    assert place == (drawing.MARGIN + drawing.INNER / 2, drawing.INNER / 2 - 1)
 
 
 def test_names_from_outside_cannot_break_out_of_the_text():
