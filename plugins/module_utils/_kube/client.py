@@ -25,11 +25,12 @@ class Reader:
     """Reads objects (decoded JSON). Errors: ApiError and its kinds, Unreachable.
 
     429 and 5xx are tried again, ATTEMPTS times in all, after Retry-After or a doubling pause. Where Retry-After leads
-    beyond PATIENCE, there is no use in asking earlier than the server wants.
+    beyond PATIENCE, there is no use in asking earlier than the server wants. `date` is that of the last answer.
     """
 
     def __init__(self, connection):
         self._connection = connection
+        self.date = ""
 
     @property
     def origin(self):
@@ -79,6 +80,7 @@ class Reader:
         pause, repeated, deadline = FIRST_PAUSE, False, time.monotonic() + PATIENCE
         for attempt in range(ATTEMPTS):
             status, headers, answer = self._connection.request(method, path, query, body, content_type)
+            self.date = headers.get("Date", "")
             if status < 400:
                 return answer
             error = api_error(method, path, status, answer, headers.get("Retry-After"))

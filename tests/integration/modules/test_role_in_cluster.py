@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -25,17 +27,14 @@ AUDIT = {
     "rules": [{"level": "Metadata", "users": ["admin"]}, {"level": "None"}],
 }
 HOST = {"node": "{{ inventory_hostname }}", "platform": "3.12-x86_64"}
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 PLAY = {
     "hosts": "all",
     "gather_facts": False,
     "serial": BATCH,
-    "tasks": [
-        {"ansible.builtin.set_fact": {"cni_ipam_host": HOST}},
-        {
-            "ansible.builtin.include_role": {"name": "podnet.ipam.cni_ipam", "tasks_from": "{{ item }}"},
-            "loop": ["{{ tasks_from }}"],
-        },
-    ],
+    "max_fail_percentage": 0,
+    # Nodes are looked at elsewhere.
+    "tasks": [{"ansible.builtin.set_fact": {"cni_ipam_host": HOST, "cni_ipam_findings": []}, "tags": ["always"]}],
 }
 
 
@@ -62,7 +61,9 @@ def play(plane, tmp_path):
 
     def play(tasks_from, *arguments):
         file = tmp_path / f"{tasks_from}.yml"
-        file.write_text(yaml.safe_dump([{**PLAY, "vars": {"tasks_from": tasks_from}}]))
+        role = {"name": "podnet.ipam.cni_ipam", "tasks_from": tasks_from}
+        tasks = [*PLAY["tasks"], {"ansible.builtin.import_role": role}]
+        file.write_text(yaml.safe_dump([{**PLAY, "tasks": tasks}]))
         inventory = tmp_path / "hosts.yml"
         hosts = {f"node-{number}": {"ansible_connection": "local"} for number in range(HOSTS)}
         inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
@@ -104,16 +105,26 @@ def access():
     return yaml.safe_load((ROLE / "vars/main.yml").read_text())["cni_ipam_access"]
 
 
+def writes(folder):
+    """The verb and the resource of each of the installer's writes, in their order."""
+    for line in (folder / "audit.log").read_text().splitlines():
+        event = json.loads(line)
+        if (
+            event.get("impersonatedUser", {}).get("username") == INSTALLER
+            and event["verb"] in ("create", "patch", "update", "delete")
+            and event["responseStatus"]["code"] < 400
+        ):
+            yield event["verb"], event.get("objectRef", {}).get("resource")
+
+
 def written(folder):
     """How often the installer wrote objects of each resource."""
-    events = map(json.loads, (folder / "audit.log").read_text().splitlines())
-    return Counter(
-        event["objectRef"]["resource"]
-        for event in events
-        if event.get("impersonatedUser", {}).get("username") == INSTALLER
-        and event["verb"] in ("create", "patch", "update", "delete")
-        and event["responseStatus"]["code"] < 400
-    )
+    return Counter(resource for _verb, resource in writes(folder))
+
+
+def leases(folder):
+    """What the installer did with Leases."""
+    return [verb for verb, resource in writes(folder) if resource == "leases"]
 
 
 def test_a_user_with_the_rights_that_are_asked_for_prepares_the_cluster_once_for_all_hosts(
@@ -144,3 +155,71 @@ def test_what_nodes_are_installed_from_is_made_once_for_all_hosts_of_a_kind(play
     batches = [task for task in said.split("\nTASK [") if "Make the archives" in task.partition("]")[0]]
     made = [batch for batch in batches if "\nchanged: " in batch]
     assert (status, len(batches), len(made)) == (0, HOSTS // BATCH, 1), said
+
+
+@pytest.fixture
+def cluster_part(play):
+    """Run what the role does in the cluster, from the role's beginning to its end."""
+    return lambda *arguments: play("main", "--tags", "cluster", *arguments)
+
+
+def hold(plane, seconds_ago=0):
+    """Take the role's Lease as somebody else."""
+    objects = Objects(plane)
+    renewed = (datetime.now(timezone.utc) - timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "bob@elsewhere, process 7", "leaseDurationSeconds": 240}
+    spec = {**spec, "acquireTime": renewed, "renewTime": renewed}
+    objects.create(LEASE, {"metadata": {"name": "podnet-ipam-role"}, "spec": spec})
+
+
+def test_a_run_holds_its_lease_from_the_first_batch_of_hosts_to_the_last(cluster_part, grant, access, plane, tmp_path):
+    grant(access)
+    status, said = cluster_part()
+    assert status == 0, said
+    assert leases(tmp_path) == ["create", *["update"] * (HOSTS // BATCH - 1), "delete"]
+    assert not Objects(plane).exists(f"{LEASE}/podnet-ipam-role")
+
+
+def test_another_runs_lease_stops_a_run_before_it_changes_anything(cluster_part, grant, access, plane, tmp_path):
+    grant(access)
+    hold(plane)
+    status, said = cluster_part()
+    assert status != 0 and "is held by bob@elsewhere, process 7 since" in said
+    assert not written(tmp_path)
+    assert Objects(plane).exists(f"{LEASE}/podnet-ipam-role")
+
+
+def test_a_lease_that_has_lapsed_stops_nobody(cluster_part, grant, access, plane):
+    grant(access)
+    hold(plane, seconds_ago=250)
+    status, said = cluster_part("--limit", "node-0")
+    assert status == 0, said
+    assert not Objects(plane).exists(f"{LEASE}/podnet-ipam-role")
+
+
+@pytest.mark.parametrize("limit", ["all", "node-0"])
+def test_a_run_that_fails_stops_where_it_is_and_gives_its_lease_back(cluster_part, grant, access, limit, tmp_path):
+    grant([each for each in access if each.get("group") != "admissionregistration.k8s.io"])
+    status, said = cluster_part("--limit", limit)
+    assert status != 0 and "validatingadmissionpolicies.admissionregistration.k8s.io" in said and "is forbidden" in said
+    assert leases(tmp_path) == ["create", "delete"]
+
+
+def test_a_dry_run_needs_no_lease(cluster_part, grant, access, plane, tmp_path):
+    grant(access)
+    hold(plane)
+    status, said = cluster_part("--check")
+    assert status == 0, said
+    assert leases(tmp_path) == []
+
+
+def test_of_two_runs_at_the_same_time_one_completes_and_the_other_one_completes_or_names_it(
+    cluster_part, grant, access, plane
+):
+    grant(access)
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [each.result() for each in [pool.submit(cluster_part) for _operator in range(2)]]
+    refused = [said for status, said in outcomes if status]
+    assert len(refused) < 2, refused
+    assert all("is held by" in said and "process" in said for said in refused), refused
+    assert not Objects(plane).exists(f"{LEASE}/podnet-ipam-role")
