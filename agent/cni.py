@@ -26,6 +26,7 @@ import msgspec
 
 from .._core.assignment import (
     AssignmentError,
+    NoPool,
     Subject,
     addresses,
     families,
@@ -44,6 +45,7 @@ from .errors import (
     INVALID_CONFIGURATION,
     INVALID_ENVIRONMENT,
     LIMITED_CONNECTIVITY,
+    NO_POOL,
     NOT_ASSIGNED,
     NOT_AVAILABLE,
     TRY_AGAIN_LATER,
@@ -211,7 +213,8 @@ class CniServer:
             return await self._ipam.assign(call.handle, subject, wanted, call.attributes, call.netns, keep)
         except AssignmentError as error:
             words = refusal(subject, wanted, self._cluster.pools) or ""
-            raise CniError(INVALID_CONFIGURATION, str(error), calico=words) from None
+            reason = NO_POOL if isinstance(error, NoPool) else ""
+            raise CniError(INVALID_CONFIGURATION, str(error), calico=words, reason=reason) from None
 
     @staticmethod
     def _families(call: Call, subject: Subject) -> tuple[int, ...]:
@@ -371,4 +374,6 @@ def error_answer(error: CniError, version: str = VERSIONS[-1]) -> Answer:
     body = {"cniVersion": version, "code": error.code, "msg": error.message}
     if error.details:
         body["details"] = error.details
+    if error.reason:
+        body["reason"] = error.reason
     return Answer(1, msgspec.json.encode(body), again=error.code == TRY_AGAIN_LATER)

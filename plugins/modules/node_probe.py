@@ -11,7 +11,8 @@ short_description: Prove that an IPAM plugin gives addresses
 description:
   - Calls a CNI IPAM plugin on the machine that it runs on as a container runtime would, for a container that does not
     exist. It asks for the versions (VERSION) and for an address (ADD), has it checked (CHECK) and gives it back (DEL).
-  - Fails unless all of that succeeds. That no pool serves the node (CNI error 7) is no failure; RV(refused) tells why.
+  - Fails unless all of that succeeds. That no pool serves the node is no failure; RV(refused) tells why. It is told
+    from other errors by the key C(reason) of the plugin's answer, which is C(NoPool) then.
 author: The podnet.ipam contributors (@podnet)
 attributes:
   check_mode:
@@ -89,16 +90,16 @@ OPTIONS = {
     "container_id": {"type": "str", "required": True},
     "bin_dir": {"type": "path", "default": "/opt/cni/bin"},
 }
-# "Invalid network config" (CNI specification, Error): what is asked for does not exist.
-NO_POOL = 7
+# The plugin's own key beside CNI's code 7, "invalid network config", which a wrong configuration has as well.
+NO_POOL = "NoPool"
 
 
 class Refused(Exception):
     """The plugin answered with an error, or not as the specification has it."""
 
     def __init__(self, verb, status, answer, errors):
-        self.code, self.reason = error_of(answer)
-        told = f"{self.reason or answer.strip()} {errors.strip()}".strip()
+        self.reason, self.text = error_of(answer)
+        told = f"{self.text or answer.strip()} {errors.strip()}".strip()
         super().__init__(f"CNI {verb}: exit status {status}: {told}")
 
 
@@ -132,12 +133,12 @@ class Plugin:
 
 
 def error_of(answer):
-    """(code, text) of a CNI error; (None, '') where the answer is none."""
+    """(reason, text) of a CNI error; two empty ones where the answer is none."""
     try:
         error = json.loads(answer)
-        return error["code"], ": ".join(str(error[key]) for key in ("msg", "details") if error.get(key))
-    except (ValueError, TypeError, KeyError):
-        return None, ""
+        return error.get("reason", ""), ": ".join(str(error[key]) for key in ("msg", "details") if error.get(key))
+    except (ValueError, AttributeError):
+        return "", ""
 
 
 def supported(plugin, config):
@@ -156,9 +157,9 @@ def probe(plugin, config):
         try:
             given = plugin.call("ADD", config) or {}
         except Refused as refused:
-            if refused.code != NO_POOL:
+            if refused.reason != NO_POOL:
                 raise
-            return [], refused.reason
+            return [], refused.text
         plugin.call("CHECK", {**config, "prevResult": given})
         return [each["address"] for each in given.get("ips") or ()], ""
     finally:

@@ -61,10 +61,16 @@ def test_a_plugin_that_gives_addresses_is_asked_for_one_and_gets_it_back(probe):
 
 
 def test_that_no_pool_serves_the_node_is_told_and_is_no_failure(probe):
-    told = probe(ADD=[1, {"code": 7, "msg": "no pool", "details": "none selects node-1"}])
+    told = probe(ADD=[1, {"code": 7, "msg": "no pool", "details": "none selects node-1", "reason": "NoPool"}])
     assert not told.get("failed")
     assert (told["addresses"], told["refused"]) == ([], "no pool: none selects node-1")
     assert told["calls"] == ["VERSION", "ADD", "DEL"]
+
+
+def test_a_configuration_that_is_wrong_is_a_failure_although_it_has_the_same_code(probe):
+    failed = probe(ADD=[1, {"code": 7, "msg": "ipam.gateway: 192.0.2.1 does not lie in 10.244.1.0/24"}])
+    assert failed["failed"] and "192.0.2.1 does not lie in" in failed["msg"]
+    assert failed["calls"][-1] == "DEL"
 
 
 @pytest.mark.parametrize("code", [7, 11])

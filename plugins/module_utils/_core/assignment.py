@@ -27,6 +27,10 @@ class AssignmentError(Exception):
     """No pool can serve the pod. The text names the pod, what asked for which pool, and why each was refused."""
 
 
+class NoPool(AssignmentError):
+    """What is asked for is in order, but of the pools that there are now none gives the pod an address."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A pod as pool choice sees it.
@@ -171,20 +175,18 @@ def _requested(subject, where, names, pools, own):
     for name in names:
         pool = _look_up(name, pools)
         if pool is None:
-            raise AssignmentError(
-                f"{subject}: {where} names pool {name!r}, which does not exist; {_existing(own, name)}"
-            )
+            raise NoPool(f"{subject}: {where} names pool {name!r}, which does not exist; {_existing(own, name)}")
         if pool not in own:
             what = f"IPv{pool.family} ({pool.cidr})"
             raise AssignmentError(f"{subject}: {where} names pool {name!r}, which is {what}; {_existing(own, name)}")
         if not pool.enabled:
-            raise AssignmentError(f"{subject}: {where} names pool {name!r}, but {pool.why_not_usable()}")
+            raise NoPool(f"{subject}: {where} names pool {name!r}, but {pool.why_not_usable()}")
         if pool not in wanted:
             wanted.append(pool)
     refused = tuple((pool.name, pool.why_not_usable()) for pool in wanted if pool.why_not_usable())
     usable = tuple(pool for pool in wanted if not pool.why_not_usable())
     if not usable:
-        raise AssignmentError(f"{subject}: {where} names no usable pool: {_reasons(refused)}")
+        raise NoPool(f"{subject}: {where} names no usable pool: {_reasons(refused)}")
     return Choice(usable, where, refused)
 
 
@@ -198,7 +200,7 @@ def _automatic(family, subject, own):
             usable.append(pool)
     if not usable:
         reasons = _reasons(refused) if refused else f"there is no IPv{family} pool at all"
-        raise AssignmentError(f"{subject}: no IPv{family} pool serves it on node {subject.node}: {reasons}")
+        raise NoPool(f"{subject}: no IPv{family} pool serves it on node {subject.node}: {reasons}")
     return Choice(tuple(usable), "selectors of the pool", tuple(refused))
 
 

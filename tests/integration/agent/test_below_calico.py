@@ -101,6 +101,11 @@ async def test_a_refusal_has_the_words_of_calicos_plugin(pair, ipam, arguments):
     assert (ours.body["msg"], ours.body["code"]) == (theirs.body["msg"], theirs.body["code"])
 
 
+async def test_that_there_is_no_pool_can_be_told_from_other_refusals_all_the_same(pair):
+    assert (await ask(pair[0], "closed", {"ipv4_pools": ["closed"]})).body["reason"] == "NoPool"
+    assert "reason" not in (await ask(pair[0], "strange", {}, "IP=10.9.9.9")).body
+
+
 @pytest.mark.parametrize("strict", (True, False))
 async def test_a_full_pool_is_refused_in_the_words_of_calicos_plugin(pair, client, strict):
     spec = {"strictAffinity": strict, "autoAllocateBlocks": True}

@@ -85,7 +85,7 @@ async def test_without_the_capability_the_pod_is_asked_for_at_the_api_server(nod
 async def test_an_unknown_pool_is_named_with_annotation_object_and_what_exists(node, namespace):
     await namespace("typo", {V4: '["paymets"]'})
     reply = await node.add("c1", namespace="typo", pod="web-0")
-    assert (reply.status, reply.body["code"]) == (1, 7)
+    assert (reply.status, reply.body["code"], reply.body["reason"]) == (1, 7, "NoPool")
     assert reply.body["msg"] == (
         f"pod typo/web-0: annotation {V4} of namespace typo names pool 'paymets', which does not exist; "
         "pools of this family: legacy-firewall, payments, rack-1, rack-2"
@@ -95,7 +95,7 @@ async def test_an_unknown_pool_is_named_with_annotation_object_and_what_exists(n
 
 async def test_a_malformed_annotation_is_quoted(node):
     reply = await node.add("c1", annotations={V4: "payments"})
-    assert reply.body["code"] == 7
+    assert reply.body["code"] == 7 and "reason" not in reply.body
     assert f"annotation {V4} of pod default/c1 is not JSON: 'payments'" in reply.body["msg"]
 
 
