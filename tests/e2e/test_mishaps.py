@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from cluster.engine import engine
@@ -97,8 +98,22 @@ def test_an_api_server_that_goes_away_in_the_middle_leaves_the_nodes_with_their_
     completes(story, 42)
 
 
-def test_two_operators_at_once_leave_what_either_would(story):
+def test_of_two_operators_at_once_one_completes_and_the_other_one_is_told_before_it_changes_anything(story):
     processes = [story.start(*change(43)) for _operator in range(2)]
     outputs = [process.communicate(timeout=900)[0] for process in processes]
-    assert any(process.returncode == 0 for process in processes), outputs
+    [refused] = [output for process, output in zip(processes, outputs, strict=True) if process.returncode]
+    assert "Lease kube-system/podnet-ipam-role is held by" in refused, refused[-3000:]
+    assert not re.search(r"changed=[1-9]", refused.partition("PLAY RECAP")[2]), refused[-3000:]
+    assert all(has_change(node, 43) for node in NODES)
     completes(story, 43)
+
+
+def test_a_run_that_is_broken_off_keeps_the_next_one_on_this_machine_from_nothing(story):
+    first, second, last = NODES
+    process = story.start(*change(44))
+    wait_for("the first node changed", lambda: has_change(first, 44), 300)
+    process.kill()
+    process.communicate()
+    assert not has_change(last, 44)
+    gets_an_address(story, second)
+    completes(story, 44)
