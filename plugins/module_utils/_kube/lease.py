@@ -136,7 +136,15 @@ def _here():
 def _has_ended(process):
     """Whether the process of this identity is known to have ended: it was one of this machine."""
     where, _slash, number = process.rpartition("/")
-    return bool(where) and where == _here() and not os.path.exists(f"/proc/{number}")
+    if not where or where != _here():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is another user's
+        pass
+    return False
 
 
 def _spec(found):
