@@ -340,6 +340,7 @@ def test_drift_is_no_failure_when_a_report_is_all_that_is_wanted(site):
     assert status == 0 and report["drifted"]
 
 
+@pytest.mark.slow
 def test_pods_that_would_be_replaced_though_they_are_right_are_no_drift(site):
     site.create_declared_pools()
     declaration = {"workloads": DECLARATION["workloads"]}

@@ -205,6 +205,7 @@ def test_a_run_that_fails_stops_where_it_is_and_gives_its_lease_back(cluster_par
     assert leases(tmp_path) == ["create", "delete"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_needs_no_lease(cluster_part, grant, access, plane, tmp_path):
     grant(access)
     hold(plane)
@@ -213,6 +214,7 @@ def test_a_dry_run_needs_no_lease(cluster_part, grant, access, plane, tmp_path):
     assert leases(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_of_two_runs_at_the_same_time_one_completes_and_the_other_one_completes_or_names_it(
     cluster_part, grant, access, plane
 ):
