@@ -34,7 +34,7 @@ def draw(pools, blocks, within=()):
     for pool in sorted(pools, key=_place):
         page.pool(pool, of_pool.pop(pool["name"], []))
     for strays in of_pool.values():
-        page.heading("in no pool", f"{len(strays):,} blocks")
+        page.heading("in no pool", _count(strays))
         page.field(enumerate(strays), len(strays))
     page.legend()
     return page.finished()
@@ -43,6 +43,10 @@ def draw(pools, blocks, within=()):
 def _place(entry):
     network = ipaddress.ip_network(entry["cidr"])
     return network.version, network.network_address, network.prefixlen
+
+
+def _count(blocks):
+    return f"{len(blocks):,} block{'' if len(blocks) == 1 else 's'}"
 
 
 def _colours(blocks):
@@ -91,7 +95,7 @@ class _Page:
         said = [
             pool["cidr"] + (", disabled" if pool["disabled"] else ""),
             f"{pool['used']:,} of {pool['size']:,} addresses in use",
-            f"{len(blocks):,} blocks" + ("" if cells else ", shown one after the other"),
+            _count(blocks) + ("" if cells else ", shown one after the other"),
         ]
         self.heading(pool["name"], "; ".join(said))
         self.field(*cells or (enumerate(blocks), len(blocks)))
@@ -130,7 +134,7 @@ class _Page:
         """A frame of one pixel, and in it the share in use; what the mouse is told says both in figures."""
         colour = self._colours.get(block["node"], NOBODY)
         side = CELL - 3  # inside of the frame, with a pixel between neighbours
-        filled = side * block["used"] / block["size"]
+        filled = max(side * block["used"] / block["size"], 1 if block["used"] else 0)  # one address is to be seen, too
         borrowed = f", {block['borrowed']} by other nodes" if block["borrowed"] else ""
         told = f"{block['cidr']}: {block['node'] or 'no node'}, {block['used']} of {block['size']} in use{borrowed}"
         self._drawn.append(

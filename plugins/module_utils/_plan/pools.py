@@ -75,11 +75,12 @@ def desired(options):
 def needs(wanted, pools, served=True):
     """The Needs of a plan for the existing `pools`."""
     gone, new = removed(wanted, pools), served and any(view["name"] not in pools for view in _declared(wanted))
-    touched = [*gone, *(view["name"] for view in _declared(wanted) if _differs(view, pools.get(view["name"])))]
+    differing = [view for view in _declared(wanted) if _differs(view, pools.get(view["name"]))]
+    touched = [*gone, *(view["name"] for view in differing)]
     return Needs(
         blocks=new or bool(gone),
         affinities=bool(gone),
-        nodes=new or any(_widens(view, pools.get(view["name"])) for view in _declared(wanted)),
+        nodes=new or any(network_checks.widens(pool_view.stored(pools[view["name"]]), view) for view in differing),
         cidrs=new,
         installation=any(ownership.is_of_nobody(pools[name]) for name in touched),
     )
@@ -105,8 +106,8 @@ def plan(wanted, observed):
     gone = removed(wanted, observed.pools)
     going = _removals(gone, observed)
     _check_removals(wanted, going, outcome)
-    _check_declaration(wanted, observed, gone, going, outcome)
     _views(wanted, observed, gone, outcome)
+    _check_declaration(wanted, observed, gone, going, outcome)
     updates = _updates(wanted, observed, outcome)
     _check_owners(wanted, observed, [*gone, *(each.name for each in updates)], outcome)
     if not outcome.problems:
@@ -153,7 +154,7 @@ def _check_declaration(wanted, observed, gone, going, outcome):
     outcome.warnings += warnings
     for option, cidrs in (("pod_cidrs", wanted.pod_cidrs), ("service_cidrs", wanted.service_cidrs)):
         outcome.problems += network_checks.option_problems(option, cidrs)
-    widened = [(view, network) for view, network in sound if _widens(view, observed.pools.get(view["name"]))]
+    widened = [(view, network) for view, network in sound if _is_widened(outcome.before[view["name"]], view)]
     problems, warnings = network_checks.findings(new, _network(wanted, observed.network), widened)
     outcome.problems += problems
     outcome.warnings += warnings
@@ -188,8 +189,8 @@ def _differs(view, existing):
     return existing is not None and pool_view.stored(existing, view["labels"]) != view
 
 
-def _widens(view, existing):
-    return existing is not None and network_checks.widens(pool_view.stored(existing), view)
+def _is_widened(before, view):
+    return before is not None and before != view and network_checks.widens(before, view)
 
 
 def _views(wanted, observed, gone, outcome):

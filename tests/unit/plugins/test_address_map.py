@@ -60,6 +60,12 @@ def test_a_block_lies_in_its_pool_where_its_addresses_do_and_is_filled_as_they_a
     assert (full[2], empty[2]) == (0.75, 0)
 
 
+def test_a_single_address_in_use_is_to_be_seen():
+    picture = shown([pool("a", "10.0.0.0/20", 20, used=1)], [block("10.0.0.0/20", used=1)])
+    [(_x, _y, share, _colour)] = cells(picture).values()
+    assert share > 0.1
+
+
 def test_nodes_have_colours_of_their_own_and_a_legend_names_them():
     blocks = [block(f"10.0.0.{number * 16}/28", node=f"node-{number}") for number in range(10)]
     picture = shown([pool("a", "10.0.0.0/24", 28)], [*blocks, block("10.0.0.240/28", node=None)])
@@ -89,7 +95,7 @@ def test_of_a_range_too_large_to_be_seen_the_blocks_stand_side_by_side():
 def test_blocks_outside_every_pool_and_what_others_borrow_are_not_hidden():
     picture = shown([pool("a", "10.0.0.0/24")], [block("10.9.0.0/26", pool=None, used=2, borrowed=1)])
     assert "10.9.0.0/26: node-1, 2 of 64 in use, 1 by other nodes" in cells(picture)
-    assert "in no pool 1 blocks" in texts(picture)
+    assert "in no pool 1 block" in texts(picture)
 
 
 def test_a_range_shows_where_its_pools_lie():
