@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from .._kube.errors import Unreachable, api_error
+from . import codec
 from .http import aiohttp
 
 # Objects in one answer: to decode them must not keep the loop busy for long.
@@ -91,13 +90,6 @@ def _tls(cluster: dict, user: dict) -> ssl.SSLContext:
     return context
 
 
-class _Page(msgspec.Struct):
-    """One answer to a list, its objects not decoded yet."""
-
-    items: list[msgspec.Raw]
-    metadata: dict[str, Any]
-
-
 class Client:
     """A pool of connections to one API server. Objects are plain dicts; integers keep their 64 bits.
 
@@ -162,11 +154,11 @@ class Client:
         kept: list[T] = []
         asked = {"limit": str(PAGE_SIZE), **(query or {})}
         while True:
-            page = self._decoded(await self._answer("GET", path, query=asked), _Page)
-            kept += [keep(self._decoded(item)) for item in page.items]
-            if not page.metadata.get("continue"):
-                return kept, page.metadata["resourceVersion"]
-            asked["continue"] = page.metadata["continue"]
+            items, metadata = self._decoded(await self._answer("GET", path, query=asked), codec.split_page)
+            kept += [keep(self._decoded(item, codec.decode_item)) for item in items]
+            if not metadata.get("continue"):
+                return kept, metadata["resourceVersion"]
+            asked["continue"] = metadata["continue"]
 
     async def watch(self, path: str, version: str, query: dict[str, str] | None = None) -> AsyncIterator[dict]:
         """Events since `version`, bookmarks included, until the API server ends the stream."""
@@ -202,7 +194,7 @@ class Client:
         return self._decoded(await self._answer(method, path, body))
 
     async def _answer(self, method: str, path: str, body: dict | None = None, query: dict | None = None) -> bytes:
-        data = None if body is None else msgspec.json.encode(body)
+        data = None if body is None else codec.encode(body)
         headers = {"Content-Type": "application/json"} if data else None
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
         try:
@@ -221,11 +213,11 @@ class Client:
         if not self._failing:
             self._heard = time.monotonic()
 
-    def _decoded(self, data: bytes, kind: type = Any) -> Any:
+    def _decoded(self, data: Any, decode: Callable[[Any], Any] = codec.decode) -> Any:
         """What an answer says. Where it is no JSON, or of another kind, it is not the API server that answered."""
         try:
-            return msgspec.json.decode(data, type=kind)
-        except msgspec.DecodeError as error:
+            return decode(data)
+        except ValueError as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Unreachable:
@@ -240,8 +232,8 @@ async def _raise_for_status(method: str, path: str, response: aiohttp.ClientResp
     if response.status < 400:
         return
     try:
-        body = msgspec.json.decode(await response.read())
-    except msgspec.DecodeError:
+        body = codec.decode(await response.read())
+    except ValueError:
         body = None
     if response.status == 401:
         body = {"reason": "Unauthorized", "message": _UNAUTHORIZED}

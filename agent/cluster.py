@@ -8,9 +8,8 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-
-import msgspec
 
 from .._core.assignment import Subject
 from .._core.names import NAMESPACE_ANNOTATIONS, canonical_cidr, is_deleted
@@ -25,7 +24,8 @@ from .watch import Reflector
 _POOLS_FOUND = 4096
 
 
-class Config(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Config:
     """IPAMConfig with the defaults that hold when the object is missing."""
 
     strict_affinity: bool = False
@@ -33,19 +33,22 @@ class Config(msgspec.Struct, frozen=True):
     blocks_per_node: int = DEFAULT_BLOCKS_PER_NODE
 
 
-class Namespace(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Namespace:
     annotations: dict[str, str]
     labels: dict[str, str]
 
 
-class Node(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Node:
     """`addresses` holds the node's internal address of each family (4, 6) that it has."""
 
     labels: dict[str, str]
     addresses: dict[int, str]
 
 
-class Affinity(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Affinity:
     """A claim on the block `cidr`. Only a confirmed one may be routed to or assigned from."""
 
     cidr: str

@@ -22,8 +22,6 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-import msgspec
-
 from .._core.assignment import (
     AssignmentError,
     NoPool,
@@ -35,6 +33,7 @@ from .._core.assignment import (
 )
 from .._core.names import OBJECT_NAME, handle_id
 from .._kube.errors import ApiError, NotFound, Unreachable
+from . import codec
 from .attachments import Outcome
 from .calico import is_calico, refusal
 from .cluster import Cluster
@@ -199,7 +198,7 @@ class CniServer:
             if not before:
                 await self._ipam.release(call.handle)
             raise
-        return msgspec.json.encode(result)
+        return codec.encode(result)
 
     async def _assign(self, call: Call, subject: Subject, asked: list[str]) -> Outcome:
         """What the attachment holds: the addresses that are asked for, else one of each family."""
@@ -244,7 +243,7 @@ class CniServer:
         if previous is None:
             raise CniError(INVALID_CONFIGURATION, "CHECK needs prevResult, which says what ADD has answered")
         try:
-            told = {str(ipaddress.ip_interface(entry["address"]).ip) for entry in previous.get("ips") or ()}
+            told = {str(ipaddress.ip_interface(entry.get("address")).ip) for entry in previous.get("ips") or ()}
         except ValueError as error:
             raise CniError(INVALID_CONFIGURATION, f"prevResult.ips: {error}") from None
         held = {address.address for address in self._ipam.holding(call.handle, call.interface)}
@@ -316,7 +315,7 @@ class CniServer:
 def decode(request: Request) -> Call:
     """Decode a request. CniError with the code that the specification gives to each defect."""
     try:
-        config = msgspec.json.decode(request.stdin)
+        config = codec.decode(request.stdin)
     except (ValueError, RecursionError) as error:
         raise CniError(UNDECODABLE, f"the network configuration is not JSON: {error}") from None
     if not isinstance(config, dict):
@@ -376,4 +375,4 @@ def error_answer(error: CniError, version: str = VERSIONS[-1]) -> Answer:
         body["details"] = error.details
     if error.reason:
         body["reason"] = error.reason
-    return Answer(1, msgspec.json.encode(body), again=error.code == TRY_AGAIN_LATER)
+    return Answer(1, codec.encode(body), again=error.code == TRY_AGAIN_LATER)

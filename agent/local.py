@@ -25,10 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import msgspec
-
 from .._kube.calico import V1
 from .._kube.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable
+from . import codec
 from .pools_file import read_pools_file
 from .sqlite import StoreError, connect, transaction
 
@@ -180,11 +179,11 @@ class LocalDatastore:
 
     def _look_up(self, collection: str, name: str) -> dict | None:
         rows = self._read("SELECT body FROM objects WHERE collection = ? AND name = ?", collection, name)
-        return msgspec.json.decode(rows[0][0]) if rows else None
+        return codec.decode(rows[0][0]) if rows else None
 
     def _items(self, collection: str) -> list[dict]:
         rows = self._read("SELECT body FROM objects WHERE collection = ? ORDER BY name", collection)
-        return [msgspec.json.decode(body) for (body,) in rows]
+        return [codec.decode(body) for (body,) in rows]
 
     def _read(self, query: str, *values: str) -> list[tuple]:
         with self._watched():
@@ -208,7 +207,7 @@ class LocalDatastore:
         if change.event == "DELETED":
             self._connection.execute("DELETE FROM objects WHERE collection = ? AND name = ?", key)
         else:
-            row = (*key, self._version, msgspec.json.encode(stored))
+            row = (*key, self._version, codec.encode(stored))
             self._connection.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", row)
         return stored
 

@@ -20,16 +20,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-import msgspec
 import tomllib
 
 from .._core.carve import overlaps
 from .._core.names import OBJECT_NAME, network
 from .._core.pool import AUTOMATIC, WORKLOAD, Pool, spec_problems
 from .._kube.calico import CONFIG_NAME, V1
+from . import schema
 
 # There is nobody to leave blocks to.
 _NO_LIMIT = 2**31 - 1
@@ -39,7 +40,11 @@ _OPTION_OF_FIELD = {"cidr": "cidr", "blockSize": "block_size", "assignmentMode":
 T = TypeVar("T")
 
 
-class _Pool(msgspec.Struct, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class _Pool:
+    SCHEMA: ClassVar[dict] = {"name": str, "cidr": str, "block_size": int, "disabled": bool, "assignment_mode": str}
+    REQUIRED: ClassVar[set] = {"name", "cidr"}
+
     name: str
     cidr: str
     block_size: int | None = None
@@ -58,7 +63,11 @@ class _Pool(msgspec.Struct, forbid_unknown_fields=True):
         return V1.new("IPPool", self.name, spec)
 
 
-class _Reservation(msgspec.Struct, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class _Reservation:
+    SCHEMA: ClassVar[dict] = {"name": str, "reserved_cidrs": [str]}
+    REQUIRED: ClassVar[set] = {"name", "reserved_cidrs"}
+
     name: str
     reserved_cidrs: list[str]
 
@@ -105,16 +114,27 @@ def _entries(declared: dict, key: str, form: type[T], problems: list[str]) -> li
     entries = []
     for number, table in enumerate(tables, 1):
         subject = f"{kind} {table.get('name', number) if isinstance(table, dict) else number}"
-        try:
-            entries.append(msgspec.convert(table, form))
-        except msgspec.ValidationError as error:
-            problems.append(f"{subject}: {error}")
+        found = list(_form_problems(table, form))
+        problems += (f"{subject}: {problem}" for problem in found)
+        if not found:
+            entries.append(form(**table))
     for name, count in Counter(entry.name for entry in entries).items():
         if count > 1:
             problems.append(f"{kind} {name}: name: declared {count} times; each name may stand once")
         if not OBJECT_NAME.fullmatch(name):
             problems.append(f"{kind} {name}: name: lower-case letters, digits, '-' and '.' are allowed")
     return entries
+
+
+def _form_problems(table: object, form: type) -> Iterator[str]:
+    """Why a table cannot be made a `form`."""
+    try:
+        schema.check(table, form.SCHEMA)
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from (f"unknown field {key!r}" for key in sorted(table.keys() - form.SCHEMA.keys()))
+    yield from (f"field {key!r} is missing" for key in sorted(form.REQUIRED - table.keys()))
 
 
 def _sound_pools(pools: Iterable[_Pool], problems: list[str]) -> Iterator[Pool]:

@@ -59,3 +59,8 @@ def test_a_layer_imports_only_what_lies_below_it(folder):
         for layer, package in imports(file):
             assert layer is None or layer in below, f"{file.name} imports {layer}"
             assert package not in forbidden, f"{file.name} imports {package}"
+
+
+def test_only_the_codec_knows_how_json_is_read_where_msgspec_is_missing():
+    users = {file.name for file in (ROOT / "agent").glob("*.py") if (None, "msgspec") in set(imports(file))}
+    assert users == {"codec.py"}

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from podnet_ipam._core.names import ADDRESSES_ANNOTATION, FAMILIES_ANNOTATION, POOLS_ANNOTATIONS, STICKY_ANNOTATION
 from podnet_ipam.agent.errors import INTERNAL, INVALID_CONFIGURATION, UNDECODABLE
+from podnet_ipam.agent.network_config import POD_ANNOTATIONS
 from podnet_ipam.agent.protocol import LARGEST_REQUEST, Request, encode_request
 from support.conversation import ask, exchange, parse
 
@@ -112,10 +113,11 @@ async def test_a_configuration_of_any_values_is_served_or_refused_with_the_reaso
 async def test_a_value_of_a_wrong_type_is_named(start_machine):
     machine = await start_machine(POOLS)
     for verb, config, said in (
-        ("ADD", {"ipam": []}, "Expected `object | null`, got `array` - at `$.ipam`"),
-        ("ADD", {"ipam": {"ipv4_pools": "main"}}, "Expected `array | null`, got `str` - at `$.ipam.ipv4_pools`"),
-        ("ADD", {"runtimeConfig": {"ips": [1]}}, "Expected `str`, got `int` - at `$.runtimeConfig.ips[0]`"),
-        ("CHECK", {"prevResult": {"ips": [{}]}}, "missing required field `address` - at `$.prevResult.ips[0]`"),
+        ("ADD", {"ipam": []}, "expected object, got array at $.ipam"),
+        ("ADD", {"ipam": {"ipv4_pools": "main"}}, "expected array, got str at $.ipam.ipv4_pools"),
+        ("ADD", {"runtimeConfig": {"ips": [1]}}, "expected str, got int at $.runtimeConfig.ips[0]"),
+        ("ADD", {"runtimeConfig": {POD_ANNOTATIONS: {"a": None}}}, f"got null at $.runtimeConfig.{POD_ANNOTATIONS}.a"),
+        ("CHECK", {"prevResult": {"ips": [{}]}}, "prevResult.ips: None does not appear to be"),
         ("CHECK", {"prevResult": {"ips": [{"address": "x"}]}}, "prevResult.ips: 'x' does not appear to be"),
     ):
         reply = ask(machine.socket, verb, "c1", config)
