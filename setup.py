@@ -6,8 +6,9 @@ The same files that Ansible runs interpreted from `plugins/module_utils` are pac
 `podnet_ipam._kube`; what has a `.pxd` beside it is compiled. One wheel serves every Python from 3.11 on (stable ABI).
 The CNI executable is a static C program, built here and carried inside the package.
 
-Without a C compiler the wheel is still built, interpreted and without the executable, unless PODNET_REQUIRE_NATIVE is
-set, which turns that into an error.
+Without a C compiler the wheel is still built, interpreted and with a CNI executable in Python, unless
+PODNET_REQUIRE_NATIVE is set, which turns that into an error. With PODNET_IPAM_PURE nothing is compiled, and the wheel
+is one for all machines.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parent
 CORE = "plugins/module_utils/_core"
 OLDEST_PYTHON = 0x030B0000
 REQUIRE_NATIVE = bool(os.environ.get("PODNET_REQUIRE_NATIVE"))
+PURE = bool(os.environ.get("PODNET_IPAM_PURE"))
 
 PACKAGE_DIRS = {
     "podnet_ipam._core": CORE,
@@ -35,6 +37,10 @@ PACKAGE_DIRS = {
 }
 
 SHIM_SOURCE = "agent/shim/shim.c"
+SHIM_SCRIPT = "agent/shim/shim.py"
+# Isolated from the caller's environment (-I), and without site-packages (-S), which take as long as Python itself. The
+# role puts the node's Python in the place of this one.
+SHIM_FIRST_LINE = "#!/usr/bin/python3 -IS\n"
 SHIM_IN_PACKAGE = "podnet_ipam/agent/bin/podnet-ipam"
 SHIM_FLAGS = ["-std=gnu11", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong"]
 
@@ -69,7 +75,7 @@ def core_extensions() -> list[Extension]:
 
 
 class BuildShim(Command):
-    """Compile the CNI executable, preferring musl: its programs start in a third of glibc's time."""
+    """Compile the CNI executable, preferring musl: its programs start in a third of glibc's time. Else the script."""
 
     user_options: list[tuple[str, str, str]] = []
 
@@ -80,22 +86,31 @@ class BuildShim(Command):
         self.set_undefined_options("build", ("build_lib", "build_lib"))
 
     def run(self) -> None:
-        compiler = os.environ.get("PODNET_SHIM_CC") or shutil.which("musl-gcc") or shutil.which("cc")
         target = Path(self.build_lib) / SHIM_IN_PACKAGE
         target.parent.mkdir(parents=True, exist_ok=True)
+        compiler = None if PURE else self._compiler()
+        if compiler:
+            command = [*shlex.split(compiler), *SHIM_FLAGS, "-o", str(target), str(ROOT / SHIM_SOURCE)]
+            subprocess.run(command, check=True)
+        else:
+            target.write_text(SHIM_FIRST_LINE + (ROOT / SHIM_SCRIPT).read_text())
+            target.chmod(0o755)
+
+    @staticmethod
+    def _compiler() -> str | None:
+        compiler = os.environ.get("PODNET_SHIM_CC") or shutil.which("musl-gcc") or shutil.which("cc")
         if compiler is None:
-            message = "no C compiler (looked for PODNET_SHIM_CC, musl-gcc, cc): the CNI executable cannot be built"
+            message = "no C compiler (looked for PODNET_SHIM_CC, musl-gcc, cc): the CNI executable is a Python script"
             if REQUIRE_NATIVE:
                 raise SystemExit(message)
             print(f"warning: {message}", file=sys.stderr)
-            return
-        subprocess.run([*shlex.split(compiler), *SHIM_FLAGS, "-o", str(target), str(ROOT / SHIM_SOURCE)], check=True)
+        return compiler
 
     def get_outputs(self) -> list[str]:
         return [str(Path(self.build_lib) / SHIM_IN_PACKAGE)]
 
     def get_source_files(self) -> list[str]:
-        return [SHIM_SOURCE]
+        return [SHIM_SOURCE, SHIM_SCRIPT]
 
 
 class Build(build):
@@ -103,6 +118,8 @@ class Build(build):
 
 
 def extensions() -> list[Extension]:
+    if PURE:
+        return []
     from Cython.Build import cythonize
 
     built = cythonize(
@@ -122,5 +139,5 @@ setup(
     package_data={"podnet_ipam._core": ["*.pxd"]},
     ext_modules=extensions(),
     cmdclass={"build": Build, "build_shim": BuildShim},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={} if PURE else {"bdist_wheel": {"py_limited_api": "cp311"}},
 )

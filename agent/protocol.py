@@ -1,6 +1,6 @@
 # Copyright: the podnet.ipam contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation with the CNI executable on the Unix socket (its other half and the format: shim/shim.c).
+"""The conversation with the CNI executable on the Unix socket (its other half and the format: shim/shim.c, or shim.py).
 
 One connection per request. Whoever connects and sends nothing, half a request or garbage costs a connection for a
 bounded time and is answered or dropped; the others do not notice.

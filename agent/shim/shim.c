@@ -11,6 +11,8 @@
  * Answer:   one byte, the exit status, then what belongs on standard output; again up to the end of the stream.
  *
  * No buffered output, no allocation, no parser: a program that starts for every pod should cost what starting it costs.
+ *
+ * shim.py does the same where nothing can be compiled; tests/unit/agent/test_shim.py tests both.
  */
 #define _GNU_SOURCE
 #include <errno.h>

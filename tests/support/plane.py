@@ -168,8 +168,12 @@ class AgentNode:
         routes: bool = False,
         metrics: str = "",
         token_lifetime: float = 3600.0,
+        shim: Path = SHIM,
+        agent: Path = AGENT,
     ):
         self.name = name
+        self._shim = shim
+        self._agent = agent
         self.folder = folder / name
         self.folder.mkdir(exist_ok=True)
         self.socket = self.folder / "agent.sock"
@@ -202,7 +206,7 @@ class AgentNode:
     def launch(self) -> None:
         """Start the process; it may not know anything yet."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([*BOUND, AGENT, "--config", self.config], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*BOUND, self._agent, "--config", self.config], stdout=log, stderr=log)
 
     async def start(self) -> AgentNode:
         self.launch()
@@ -297,7 +301,7 @@ class AgentNode:
     async def run(self, variables: dict[str, str], config: dict | bytes) -> CniReply:
         """Run the executable with exactly these variables and this standard input."""
         process = await asyncio.create_subprocess_exec(
-            SHIM,
+            self._shim,
             env={
                 "PODNET_IPAM_SOCKET": str(self.socket),
                 "PODNET_IPAM_SPOOL": str(self.spool),

@@ -8,6 +8,7 @@ from cluster.apiserver import ControlPlane
 from support.machine import Machine
 from support.plane import AgentNode, CalicoNode, client_of, install_definitions, json_kubeconfig, remove_everything
 from support.rights import install_rights, node_kubeconfig
+from support.shims import FORMS, shim
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +50,12 @@ async def start_node(plane, client, tmp_path):
     yield start
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture(params=FORMS)
+def executable(request, tmp_path):
+    """The CNI executable in both forms."""
+    return shim(request.param, tmp_path)
 
 
 @pytest.fixture

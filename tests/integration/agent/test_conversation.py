@@ -17,15 +17,16 @@ async def node(client, start_node):
     return await start_node("node-1")
 
 
-async def test_version_needs_no_agent(tmp_path):
-    reply = await AgentNode("nobody", tmp_path, tmp_path / "none").run({"CNI_COMMAND": "VERSION"}, {})
+async def test_version_needs_no_agent(tmp_path, executable):
+    nobody = AgentNode("nobody", tmp_path, tmp_path / "none", shim=executable)
+    reply = await nobody.run({"CNI_COMMAND": "VERSION"}, {})
     assert reply.status == 0
     assert reply.body["supportedVersions"] == ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
 @pytest.mark.parametrize(("command", "code"), (("ADD", 11), ("CHECK", 11), ("STATUS", 50)))
-async def test_without_an_agent_the_runtime_is_told_to_try_again_and_where_to_look(tmp_path, command, code):
-    reply = await AgentNode("nobody", tmp_path, tmp_path / "none").call(command, "c1")
+async def test_without_an_agent_the_runtime_is_told_to_try_again_and_where_to_look(tmp_path, executable, command, code):
+    reply = await AgentNode("nobody", tmp_path, tmp_path / "none", shim=executable).call(command, "c1")
     assert (reply.status, reply.body["code"]) == (1, code)
     assert "cannot reach the agent on its socket: No such file or directory" in reply.body["msg"]
     assert "podnet-ipam.service" in reply.body["details"]

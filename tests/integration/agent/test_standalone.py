@@ -128,7 +128,8 @@ async def test_no_address_is_lost_or_given_twice_when_the_agent_dies_among_paral
     await settled(machine, given)
 
 
-async def test_a_delete_without_an_agent_is_carried_out_when_there_is_one_again(machine):
+async def test_a_delete_without_an_agent_is_carried_out_when_there_is_one_again(start_machine, executable):
+    machine = await start_machine(POOLS, shim=executable)
     await machine.add("c1")
     machine.stop()
     assert (await machine.delete("c1")).status == 0
