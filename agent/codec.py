@@ -10,6 +10,7 @@ for floating-point numbers, which the agent never writes.
     encode(obj)        as short as can be, in UTF-8
     split_page(data)   the items of an answer to a list, for `decode_item`, and its metadata. ValueError if it is none
     decode_item(item)  one item of it: by msgspec they are decoded one at a time, so that they are not in memory at once
+    BY                 which of the two it is
 """
 
 from __future__ import annotations
@@ -59,11 +60,13 @@ def _split_page(data: bytes) -> tuple[list, dict[str, Any]]:
 
 
 if msgspec is None:
+    BY = "Python"
     decode, encode, split_page = _decode, _encode, _split_page
 
     def decode_item(item: Any) -> Any:
         return item
 else:
+    BY = "msgspec"
     decode, encode, decode_item = msgspec.json.decode, msgspec.json.encode, msgspec.json.decode
 
     class _Page(msgspec.Struct):

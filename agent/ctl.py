@@ -65,7 +65,8 @@ def _status(answer: dict) -> Iterable[str]:
     away = answer["api_server_away_seconds"]
     yield f"node         {answer['node']}"
     yield f"ready        {'yes' if answer['ready'] else 'no: ' + answer['reason']}"
-    yield f"version      {versions['podnet-ipam']} (Python {versions['python']}, {versions['core']} core)"
+    built = f"Python {versions['python']}, {versions['core']} core, JSON by {versions['json']}"
+    yield f"version      {versions['podnet-ipam']} ({built})"
     yield f"up           {answer['up_seconds']:.0f} s; the event loop was busy {answer['longest_busy_ms']} ms at most"
     yield f"API server   {f'away for {away:.0f} s' if away else 'answers'}"
     yield f"store        {store['path']}: {rows}"

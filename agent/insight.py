@@ -16,6 +16,7 @@ from importlib.metadata import version
 from .._core.bitmap import COMPILED
 from .._core.block import COOLING, FREE, RESERVED, USED
 from .._core.explanation import addresses_asked_for, explain
+from . import codec
 from .api import Client
 from .attachments import LOCAL_FIRST, WRITTEN_THROUGH
 from .blocks import BlockKeeper
@@ -120,6 +121,7 @@ class Insight:
                 "podnet-ipam": version("podnet-ipam"),
                 "python": platform.python_version(),
                 "core": "compiled" if COMPILED else "interpreted",
+                "json": codec.BY,
             },
             "up_seconds": round(time.monotonic() - self._started, 1),
             "api_server_away_seconds": round(self.seconds_away, 1),

@@ -19,6 +19,7 @@ from typing import TypeVar
 from .._core.bitmap import COMPILED
 from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Unreachable
+from . import codec
 from .api import Client, read_kubeconfig
 from .backoff import Backoff
 from .cluster import Cluster, detect_calico_api
@@ -189,7 +190,7 @@ class Agent:
             gc.collect()
             gc.freeze()
             notify("STATUS=answering")
-            log.info("ready: node %s, %s core", node, "compiled" if COMPILED else "interpreted")
+            log.info("ready: node %s, %s core, JSON by %s", node, "compiled" if COMPILED else "interpreted", codec.BY)
 
     async def finish(self) -> None:
         """Let what goes on behind answered requests come to its end, for a bounded time."""

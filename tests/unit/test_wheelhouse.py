@@ -47,11 +47,11 @@ def look(tmp_path):
 def wheel(tmp_path):
     """Make a file that is to an installer the plugin's wheel."""
 
-    def make(tag, version=VERSION, held=(SHIM, EXTENSION)):
+    def make(tag, version=VERSION, held=(SHIM, EXTENSION), content="\x7fELF"):
         file = tmp_path / f"podnet_ipam-{version}-{tag}.whl"
         with zipfile.ZipFile(file, "w") as archive:
             for name in held:
-                archive.writestr(name, tag)
+                archive.writestr(name, content)
         return file
 
     return make
@@ -92,6 +92,37 @@ def test_a_wheel_without_compiled_allocator_is_taken_and_its_cost_told(look, whe
     [(severity, message)], versions = look([wheel("cp311-abi3-linux_x86_64", held=[SHIM])], "3.11-x86_64")
     assert severity == "warning" and "holds no compiled allocator" in message and "2 to 6 us" in message
     assert versions
+
+
+def test_a_wheel_whose_cni_executable_is_a_script_is_taken_and_its_cost_told(look, wheel):
+    [(severity, message)], versions = look([wheel("cp311-abi3-linux_x86_64", content="#!python")], "3.11-x86_64")
+    assert severity == "warning" and "holds no compiled CNI executable: each call" in message and " ms " in message
+    assert versions
+
+
+def test_a_wheel_for_all_machines_is_taken_where_no_other_fits(look, wheel):
+    of_python, compiled = wheel("py3-none-any", held=[SHIM]), wheel("cp311-abi3-linux_x86_64")
+    platforms = ("3.11-x86_64", "3.11-loongarch64", "3.11-any")
+    _findings, both = look([of_python, compiled], *platforms)
+    _findings, alone = look([of_python], *platforms)
+    assert both["3.11-x86_64"] != alone["3.11-x86_64"]
+    assert [both[platform] for platform in platforms[1:]] == [alone[platform] for platform in platforms[1:]]
+
+
+def test_what_is_compiled_serves_no_node_that_wants_nothing_compiled(look, wheel):
+    [(severity, message)], _versions = look([wheel("cp311-abi3-linux_x86_64")], "3.11-any")
+    assert severity == "error" and message.startswith("no wheel fits Python 3.11 on any machine: ")
+
+
+@pytest.mark.parametrize(
+    ("platform", "words"),
+    (("3.11-loongarch64", "Python 3.11 on loongarch64"), ("3.12-any", "Python 3.12 on any machine")),
+)
+def test_what_it_costs_that_nothing_is_compiled_for_a_machine_is_told_beforehand(look, platform, words):
+    [(severity, message)], versions = look([], "3.11-x86_64", platform)
+    assert severity == "warning" and message.startswith(f"nodes with {words} run nothing compiled: each call")
+    assert all(text in message for text in (" ms in place of ", "2 to 6 us in place of 0.1", "50 us in place of 26"))
+    assert versions.keys() == {"3.11-x86_64", platform}
 
 
 def test_what_is_no_wheel_is_refused_with_its_name(look, tmp_path):
@@ -216,10 +247,40 @@ def test_a_wheel_of_an_index_that_is_of_no_use_is_refused_as_one_that_is_given(c
 
 
 @pytest.mark.slow
-def test_a_dependency_that_has_no_wheel_for_the_nodes_machine_is_named(tmp_path):
-    done = run(tmp_path, "3.11-armv7l")
+def test_a_dependency_that_has_no_wheel_for_the_nodes_machine_is_named(cache, tmp_path):
+    # Which has not been asked for this machine before.
+    done = run(cache, "3.11-sparc64", PIP_INDEX_URL=tmp_path.as_uri())
     assert done.returncode != 0
-    assert re.match(r"msgspec==\S+ has no wheel for Python 3\.11 on armv7l, without which nodes", done.stderr)
+    assert re.match(r"\S+==\S+ has no wheel for Python 3\.11 on sparc64, without which nodes", done.stderr)
+
+
+@pytest.mark.slow
+def test_a_machine_that_nothing_can_be_compiled_for_gets_python_and_does_without_msgspec(cache):
+    done = run(cache, "3.11-armv7l")
+    wheel, names = made(done, "3.11-armv7l")
+    assert f"podnet_ipam-{VERSION}-py3-none-any.whl" in names
+    assert [name for name in names if name.startswith("msgspec")] == []
+    assert [name for name in wheel if name.endswith(".so")] == []
+    told = json.loads(done.stdout)
+    assert told["archives"]["3.11-armv7l"]["script"]
+    assert [found["severity"] for found in told["findings"]] == ["warning"]
+
+
+@pytest.mark.slow
+def test_an_archive_for_any_machine_holds_nothing_compiled_and_is_installed_without_a_network(cache, tmp_path):
+    platform = "{}.{}-any".format(*sys.version_info)
+    _wheel, names = made(run(cache, platform), platform)
+    wheels = [name for name in names if name.endswith(".whl")]
+    assert wheels and all(name.endswith("-none-any.whl") for name in wheels)
+    with tarfile.open(json.loads(run(cache, platform).stdout)["archives"][platform]["path"]) as archive:
+        archive.extractall(tmp_path / "wheels", filter="data")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "node"], check=True)
+    # As the role does it.
+    options = ["--no-index", "--find-links=.", "--require-hashes", "--requirement=requirements.txt"]
+    install = [tmp_path / "node/bin/python", "pip.zip/pip", "install", "--quiet", *options]
+    subprocess.run(install, cwd=tmp_path / "wheels", check=True)
+    assert list((tmp_path / "node").rglob("*.so")) == []
+    subprocess.run([tmp_path / "node/bin/podnet-ipam-agent", "--help"], stdout=subprocess.DEVNULL, check=True)
 
 
 def elf_machine(program: bytes) -> int:

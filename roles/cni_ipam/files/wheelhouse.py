@@ -8,10 +8,13 @@ in the cache is current. Everything is made beside its place and moved there whe
 leaves nothing half-made. One run at a time makes something; others wait for it.
 
 The wheel is one of those that are given, or the one that a package index has of this version, or else built here: for
-nodes of this machine's kind with this machine's compiler where it has one, else with that of the package ziglang.
+nodes of this machine's kind with this machine's compiler where it has one, else with that of the package ziglang. For
+machines that neither compiles for, it is built of Python alone, and msgspec is left out where the index has no wheel of
+it. Of the machine `any`, nothing in the archive is compiled, the dependencies included.
 
-Prints {"changed": bool, "archives": {platform: {"version": ..., "path": ...}}, "findings": [...]}. A platform is the
-node's Python and machine, such as 3.11-x86_64. Findings are those of the module node_preflight, on the given wheels.
+Prints {"changed": bool, "archives": {platform: {"version": ..., "path": ..., "script": bool}}, "findings": [...]}. A
+platform is the node's Python and machine, such as 3.11-x86_64. `script` says of an archive that is there whether its
+CNI executable is a script. Findings have the form of those of the module node_preflight.
 """
 
 from __future__ import annotations
@@ -48,12 +51,22 @@ MANYLINUX = ("manylinux1", "manylinux2010", "manylinux2014", "manylinux_2_17", "
 # Machines for which the first wheels were made with a newer one.
 MANYLINUX_OF = {"riscv64": ("manylinux_2_31", "manylinux_2_35", "manylinux_2_39")}
 GLIBC = "2.28"
-# Where zig's name for a machine is not that of the kernel.
-ZIG_NAMES = {"ppc64le": "powerpc64le"}
+# The machines that zig compiles for, by the kernel's names.
+ZIG_NAMES = {"x86_64": "x86_64", "aarch64": "aarch64", "riscv64": "riscv64", "ppc64le": "powerpc64le"}
+# The machine of which nothing is asked but Python.
+ANY = "any"
+# The one dependency that the agent does without (agent/codec.py).
+OPTIONAL = "msgspec"
 SHIM = "podnet_ipam/agent/bin/podnet-ipam"
 EXTENSIONS = re.compile(r"podnet_ipam/_core/\w+\.[\w-]+\.so")
 DIGITS = 16
 UNFINISHED = "unfinished-"
+
+# What is lost without a compiled form: medians of a machine with two cores (see docs/performance.md).
+SCRIPT_COST = "each call of the CNI executable starts Python, which takes 20 to 60 ms in place of 0.3"
+ALLOCATOR_COST = "an address is found in 2 to 6 us in place of 0.1"
+JSON_COST = f"without {OPTIONAL} a block of 10 kB is read in 50 us in place of 26 and written in 58 in place of 12"
+OF_AN_ADD = "out of 2 ms that the agent takes for an ADD"
 
 
 @dataclass(frozen=True)
@@ -67,16 +80,22 @@ class Platform:
         return f"{self.python}-{self.machine}"
 
     @property
-    def manylinux(self) -> list[str]:
-        return [f"{each}_{self.machine}" for each in MANYLINUX_OF.get(self.machine, MANYLINUX)]
+    def words(self) -> str:
+        return f"Python {self.python} on {'any machine' if self.machine == ANY else self.machine}"
+
+    @property
+    def tags(self) -> list[str]:
+        """What wheels for it are marked with."""
+        if self.machine == ANY:
+            return [ANY]
+        return [f"{each}_{self.machine}" for each in (*MANYLINUX_OF.get(self.machine, MANYLINUX), "linux")]
 
     def takes(self, tags: Iterable[Tag]) -> bool:
         """Whether a wheel with these tags can be installed there."""
         version, interpreter = tuple(map(int, self.python.split("."))), f"cp{self.python.replace('.', '')}"
-        platforms = [*self.manylinux, f"linux_{self.machine}"]
         own = (
-            *cpython_tags(version, [interpreter], platforms),
-            *compatible_tags(version, interpreter, platforms),
+            *cpython_tags(version, [interpreter], self.tags),
+            *compatible_tags(version, interpreter, self.tags),
         )
         return any(tag in own for tag in tags)
 
@@ -101,15 +120,16 @@ class Builder:
     def make(self, platform: Platform, archive: Path) -> None:
         """Make one archive, building and downloading what is not in the cache."""
         # First what takes seconds: without a dependency's wheel there is nothing to build for.
-        wheels = {file.name: file for file in self._downloaded("node", platform)}
+        locked, dependencies = self._dependencies(platform)
+        wheels = {file.name: file for file in dependencies}
         # Under a name without version, which the role can call.
-        (wheels["pip.zip"],) = self._downloaded("pip", platform)
-        ours = self._given_to(platform) or self._indexed(platform) or self._built_for(platform.machine)
+        (wheels["pip.zip"],) = self._downloaded("pip", self._requirements("pip").read_text(), platform)
+        ours = self._given_to(platform) or self._indexed(platform) or self._built_for(platform)
         wheels[ours.name] = ours
         own = f"podnet-ipam=={self.version} --hash=sha256:{hashlib.sha256(ours.read_bytes()).hexdigest()}\n"
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.cache) as folder:
             requirements = Path(folder, "requirements.txt")
-            requirements.write_text(self._requirements("node").read_text() + own)
+            requirements.write_text(locked + own)
             with tarfile.open(Path(folder, archive.name), "w") as tar:
                 for name, file in {"requirements.txt": requirements, **wheels}.items():
                     tar.add(file, name)
@@ -124,7 +144,9 @@ class Builder:
         return re.search(r"^version: (\S+)$", (self.collection / "galaxy.yml").read_text(), re.MULTILINE)[1]
 
     def findings(self, platforms: Iterable[Platform]) -> Iterator[dict[str, str]]:
-        """What is wrong with the given wheels, and what should be known of them."""
+        """What is wrong with the given wheels, and what should be known of them and of those that are built."""
+        if not self.given and not self.index:
+            yield from (pure_finding(platform) for platform in platforms if self._builds_pure(platform))
         refused = False
         for file in self.given:
             for found in self._findings_on(file):
@@ -135,13 +157,14 @@ class Builder:
         offered = "; ".join(f"{file} has the tag {file.stem.split('-', 2)[2]}" for file in self.given)
         for platform in platforms:
             if self._given_to(platform) is None:
-                yield finding("error", f"no wheel fits Python {platform.python} on {platform.machine}: {offered}")
+                yield finding("error", f"no wheel fits {platform.words}: {offered}")
 
     def _findings_on(self, file: Path) -> Iterator[dict[str, str]]:
         try:
             name, version, _build, _tags = parse_wheel_filename(file.name)
             with zipfile.ZipFile(file) as wheel:
                 held = wheel.namelist()
+                script = SHIM in held and is_script(wheel)
         except (InvalidWheelFilename, zipfile.BadZipFile, OSError) as error:
             yield finding("error", f"{file} cannot be read as a wheel: {error}")
             return
@@ -150,12 +173,31 @@ class Builder:
         if SHIM not in held:
             yield finding("error", f"{file} holds no CNI executable ({SHIM}): build it where there is a C compiler")
         if not any(map(EXTENSIONS.fullmatch, held)):
-            cost = "an address is found in 2 to 6 us in place of 0.1, out of 2 ms that an ADD takes"
-            yield finding("warning", f"{file} holds no compiled allocator: it is interpreted, and {cost}")
+            message = f"{file} holds no compiled allocator: it is interpreted, and {ALLOCATOR_COST}, {OF_AN_ADD}"
+            yield finding("warning", message)
+        if script:
+            yield finding("warning", f"{file} holds no compiled CNI executable: {SCRIPT_COST}")
+
+    def archive_findings(self, platform: Platform, archive: Path) -> Iterator[dict[str, str]]:
+        """What should be known of what an archive holds, if it is there, beside a wheel that was given."""
+        if not archive.exists():
+            return
+        with tarfile.open(archive) as tar:
+            names = tar.getnames()
+        [ours] = (name for name in names if name.startswith("podnet_ipam-"))
+        if ours.endswith("-any.whl") and not self.given:
+            yield pure_finding(platform)
+        elif not any(name.startswith(f"{OPTIONAL}-") for name in names):
+            yield finding("warning", f"nodes with {platform.words}: {JSON_COST}, {OF_AN_ADD}")
+
+    def _builds_pure(self, platform: Platform) -> bool:
+        """Whether a wheel that is built here for it is of Python alone."""
+        return platform.machine not in ZIG_NAMES and not is_native(platform.machine)
 
     def _given_to(self, platform: Platform) -> Path | None:
-        """The first given wheel that fits."""
-        return next((file for file in self.given if platform.takes(parse_wheel_filename(file.name)[3])), None)
+        """The first given wheel that fits, one for all machines after all others."""
+        fitting = (file for file in self.given if platform.takes(parse_wheel_filename(file.name)[3]))
+        return min(fitting, key=lambda file: file.stem.endswith("-any"), default=None)
 
     def _origin(self, platform: Platform) -> str:
         """The hash of what the wheel is, or is built from."""
@@ -163,7 +205,9 @@ class Builder:
         if given:
             return digest(given.name, given.read_bytes())
         # A version on an index never changes.
-        return digest(self.index, self.version) if self.index else self._sources()
+        if self.index:
+            return digest(self.index, self.version)
+        return digest(self._sources(), ANY) if self._builds_pure(platform) else self._sources()
 
     def _sources(self) -> str:
         files = [self.collection / name for name in SOURCE_FILES]
@@ -173,20 +217,26 @@ class Builder:
         return digest(self.version, *(part for pair in named for part in pair))
 
     def _indexed(self, platform: Platform) -> Path | None:
-        """The wheel that the index has for a platform; None where no index is given."""
+        """The wheel that the index has for a platform; None where it has to be built."""
         if not self.index:
             return None
         folder = self.cache / f"index-{digest(self.index, self.version)}-{platform}"
         if not folder.exists():
             wanted = (f"--index-url={self.index}", f"podnet-ipam=={self.version}")
-            fill(folder, lambda target: self._fetch(platform, target, *wanted))
+            try:
+                fill(folder, lambda target: self._fetch(platform, target, *wanted))
+            except NoWheel:
+                if self._builds_pure(platform):
+                    return None
+                raise
         wheel = next(folder.glob("*.whl"))
         if errors := errors_in(self._findings_on(wheel)):
             raise SystemExit("\n".join(errors))
         return wheel
 
-    def _built_for(self, machine: str) -> Path:
+    def _built_for(self, platform: Platform) -> Path:
         """The plugin's wheel, built here."""
+        machine = ANY if self._builds_pure(platform) else platform.machine
         folder = self.cache / f"wheel-{self._sources()}-{machine}"
         if not folder.exists():
             fill(folder, lambda target: self._build(machine, target))
@@ -203,12 +253,14 @@ class Builder:
                 shutil.copy(self.collection / file, staged / file)
             # galaxy.yml does not travel in a collection's archive; the wheel takes its version from it.
             (staged / "galaxy.yml").write_text(f"version: {self.version}\n")
-            native = (sys.platform, this_machine.machine()) == ("linux", machine) and has_compiler()
-            tools = self._tools("build") if native else self._tools("build", "cross")
-            environment = {} if native else self._cross(tools, machine, staged)
+            crossing = machine != ANY and not is_native(machine)
+            tools = self._tools("build", "cross") if crossing else self._tools("build")
+            environment = {"PODNET_IPAM_PURE": "1"} if machine == ANY else {"PODNET_REQUIRE_NATIVE": "1"}
+            if crossing:
+                environment |= self._cross(tools, machine, staged)
             # The locked tools stand in for build isolation, which would fetch what is newest today.
             wanted = ("--no-build-isolation", "--no-deps", "--wheel-dir", str(target), str(staged))
-            pip(tools, "wheel", *wanted, PODNET_REQUIRE_NATIVE="1", **environment)
+            pip(tools, "wheel", *wanted, **environment)
 
     def _cross(self, tools: Path, machine: str, staged: Path) -> dict[str, str]:
         """The environment in which setuptools builds for another machine.
@@ -218,11 +270,12 @@ class Builder:
         """
         present = Path(sysconfig.get_path("include"))
         if not (present / "Python.h").exists():
-            raise SystemExit(f"{present} has no Python.h: install that of {sys.executable}, such as python3-dev")
+            wanted = f"install that of {sys.executable}, such as python3-dev, or set cni_ipam_pure"
+            raise SystemExit(f"{present} has no Python.h: {wanted}")
         headers = staged / "include"
         shutil.copytree(present, headers)
         shutil.copy(staged / PYCONFIG, headers / "pyconfig.h")
-        zig = f"{shlex.quote(str(tools / 'bin/python'))} -m ziglang cc -target {ZIG_NAMES.get(machine, machine)}-linux"
+        zig = f"{shlex.quote(str(tools / 'bin/python'))} -m ziglang cc -target {ZIG_NAMES[machine]}-linux"
         return {
             "CC": f"{zig}-gnu.{GLIBC}",
             "LDSHARED": f"{zig}-gnu.{GLIBC} -shared",
@@ -234,9 +287,19 @@ class Builder:
             "ZIG_GLOBAL_CACHE_DIR": str(self.cache / "zig"),
         }
 
-    def _downloaded(self, name: str, platform: Platform) -> list[Path]:
-        """The wheels that requirements file `name` locks, for a platform."""
-        locked = self._requirements(name).read_text()
+    def _dependencies(self, platform: Platform) -> tuple[str, list[Path]]:
+        """What the agent needs on a platform: the locked requirements, and the wheels of them."""
+        locked = self._requirements("node").read_text()
+        try:
+            return locked, self._downloaded("node", locked, platform)
+        except NoWheel as missing:
+            if missing.name != OPTIONAL:
+                raise
+        rest = re.sub(rf"^{OPTIONAL}==.*\n( .*\n)*", "", locked, flags=re.MULTILINE)
+        return rest, self._downloaded("node", rest, platform)
+
+    def _downloaded(self, name: str, locked: str, platform: Platform) -> list[Path]:
+        """The wheels that requirements lock, for a platform; `name` is what the folder of them is called."""
         folder = self.cache / f"{name}-{digest(locked)}-{platform}"
         if not folder.exists():
             # pip judges markers by the Python that it runs on, not by the node's: without them it takes one wheel too
@@ -254,14 +317,13 @@ class Builder:
 
     def _fetch(self, platform: Platform, target: Path, *wanted: str) -> None:
         """Download wheels for a platform from a package index."""
-        platforms = [f"--platform={each}" for each in (*platform.manylinux, f"linux_{platform.machine}")]
+        platforms = [f"--platform={each}" for each in platform.tags]
         where = (*platforms, f"--python-version={platform.python}", "--dest", str(target))
         try:
             pip(self._tools("build"), "download", "--only-binary=:all:", "--no-deps", *where, *wanted)
         except SystemExit as error:
             if missing := re.search(r"No matching distribution found for (\S+)", str(error)):
-                told = f"{missing[1]} has no wheel for Python {platform.python} on {platform.machine}"
-                raise SystemExit(f"{told}, without which nodes of this kind cannot be served. {error}") from error
+                raise NoWheel(missing[1], platform, error) from error
             raise
 
     def _tools(self, *names: str) -> Path:
@@ -282,6 +344,15 @@ class Builder:
         return self.collection / "requirements" / f"{name}.txt"
 
 
+class NoWheel(SystemExit):
+    """An index has no wheel of a requirement for a platform."""
+
+    def __init__(self, requirement: str, platform: Platform, error: SystemExit):
+        told = f"{requirement} has no wheel for {platform.words}"
+        super().__init__(f"{told}, without which nodes of this kind cannot be served. {error}")
+        self.name = requirement.partition("==")[0]
+
+
 def fill(folder: Path, filler: Callable[[Path], None]) -> None:
     """Make `folder` with what `filler` puts into the folder that it is called with."""
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.parent) as temporary:
@@ -291,10 +362,38 @@ def fill(folder: Path, filler: Callable[[Path], None]) -> None:
         filled.rename(folder)
 
 
+def is_native(machine: str) -> bool:
+    """Whether this is such a machine, and has a compiler."""
+    return (sys.platform, this_machine.machine()) == ("linux", machine) and has_compiler()
+
+
 def has_compiler() -> bool:
     """Whether this machine has the C compiler that its Python builds extensions with."""
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     return shutil.which(shlex.split(compiler)[0]) is not None and shutil.which("cc") is not None
+
+
+def is_script(wheel: zipfile.ZipFile) -> bool:
+    """Whether the CNI executable in the plugin's wheel is a script."""
+    with wheel.open(SHIM) as shim:
+        return shim.read(2) == b"#!"
+
+
+def described(archive: Path) -> dict[str, object]:
+    """What the role needs to know of an archive."""
+    known = {"version": archive.stem, "path": str(archive)}
+    if not archive.exists():
+        return known
+    with tarfile.open(archive) as tar:
+        [ours] = (name for name in tar.getnames() if name.startswith("podnet_ipam-"))
+        with zipfile.ZipFile(tar.extractfile(ours)) as wheel:
+            return {**known, "script": is_script(wheel)}
+
+
+def pure_finding(platform: Platform) -> dict[str, str]:
+    """What it costs that nothing of the plugin is compiled."""
+    costs = f"{SCRIPT_COST}; {ALLOCATOR_COST}, and {JSON_COST}, {OF_AN_ADD}"
+    return finding("warning", f"nodes with {platform.words} run nothing compiled: {costs}")
 
 
 def finding(severity: str, message: str) -> dict[str, str]:
@@ -351,7 +450,9 @@ def main() -> None:
     missing = {platform: path for platform, path in archives.items() if not path.exists()}
     if missing and not options.check:
         make(builder, missing)
-    made = {str(platform): {"version": path.stem, "path": str(path)} for platform, path in archives.items()}
+    made = {str(platform): described(path) for platform, path in archives.items()}
+    for platform, path in archives.items():
+        findings += (found for found in builder.archive_findings(platform, path) if found not in findings)
     print(json.dumps({"changed": bool(missing), "archives": made, "findings": findings}))
 
 
