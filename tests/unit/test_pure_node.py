@@ -43,7 +43,8 @@ def test_a_node_gets_python_alone_and_the_play_says_what_it_costs(tmp_path):
     ansible = [Path(sys.executable).with_name("ansible-playbook"), "--inventory", tmp_path / "inventory.yml"]
     done = subprocess.run([*ansible, tmp_path / "play.yml"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "on any machine run nothing compiled: each call of the CNI executable starts Python" in done.stdout
+    assert "on any machine get the plugin in Python alone: each call of the CNI executable starts" in done.stdout
+    assert "on any machine do without msgspec: a block of 10 kB is read in 50 us" in done.stdout
     [shim] = (tmp_path / "installed").glob("*/lib/python3*/site-packages/podnet_ipam/agent/bin/podnet-ipam")
     assert shim.read_text().startswith(f"#!{python} -IS\n") and os.access(shim, os.X_OK)
     answer = subprocess.run([shim], env={"CNI_COMMAND": "VERSION"}, capture_output=True, check=True)

@@ -120,8 +120,8 @@ def test_what_is_compiled_serves_no_node_that_wants_nothing_compiled(look, wheel
 )
 def test_what_it_costs_that_nothing_is_compiled_for_a_machine_is_told_beforehand(look, platform, words):
     [(severity, message)], versions = look([], "3.11-x86_64", platform)
-    assert severity == "warning" and message.startswith(f"nodes with {words} run nothing compiled: each call")
-    assert all(text in message for text in (" ms in place of ", "2 to 6 us in place of 0.1", "50 us in place of 26"))
+    assert severity == "warning" and message.startswith(f"nodes with {words} get the plugin in Python alone: each call")
+    assert all(text in message for text in (" ms in place of ", "2 to 6 us in place of 0.1"))
     assert versions.keys() == {"3.11-x86_64", platform}
 
 
@@ -263,7 +263,21 @@ def test_a_machine_that_nothing_can_be_compiled_for_gets_python_and_does_without
     assert [name for name in wheel if name.endswith(".so")] == []
     told = json.loads(done.stdout)
     assert told["archives"]["3.11-armv7l"]["script"]
-    assert [found["severity"] for found in told["findings"]] == ["warning"]
+    python, json_by_python = told["findings"]
+    assert python["severity"] == json_by_python["severity"] == "warning"
+    assert "in Python alone" in python["message"] and "do without msgspec" in json_by_python["message"]
+
+
+@pytest.mark.slow
+def test_for_a_machine_that_an_index_has_no_wheel_for_either_one_of_python_is_built(cache, index):
+    _wheel, names = made(run(cache, f"--index={index((SHIM, EXTENSION))}", "3.11-armv7l"), "3.11-armv7l")
+    assert f"podnet_ipam-{VERSION}-py3-none-any.whl" in names
+
+
+@pytest.mark.slow
+def test_for_another_machine_an_index_without_a_wheel_is_an_error(cache, index):
+    done = run(cache, f"--index={index((SHIM, EXTENSION))}", "3.11-aarch64")
+    assert done.returncode != 0 and "has no wheel for Python 3.11 on aarch64" in done.stderr
 
 
 @pytest.mark.slow
