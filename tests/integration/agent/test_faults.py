@@ -156,11 +156,12 @@ async def test_what_cannot_be_written_for_long_is_refused_with_the_reason(proxy,
     await settled(client, held)
 
 
-async def test_answers_that_are_no_json_end_no_agent(proxy, client, start_node):
+@pytest.mark.parametrize("body", (b"<html>maintenance</html>\n", b'{"items": ["\xff"], "metadata": {}}\n'))
+async def test_answers_that_are_no_json_end_no_agent(proxy, client, start_node, body):
     await create_pool(client, "main", "10.244.0.0/24")
     await configure(client, strict=False)
     node = await start_node("node-1", proxy.url)
-    page = {"status": 200, "body": b"<html>maintenance</html>\n"}
+    page = {"status": 200, "body": body}
     proxy.faults[:] = [Fault("GET", "/ippools", times=3, **page), Fault("POST", "/ipamblocks", **page)]
     proxy.cut_watches()
     reply = await node.add("refused")
