@@ -17,9 +17,10 @@ _NAMES = {list: "array", dict: "object", NoneType: "null"}
 def check(value: Any, schema: Any, place: str = "$") -> None:
     """ValueError with the place of a value of another type, and what is expected there."""
     expected = schema if isinstance(schema, type) else type(schema)
+    found = type(value)
     # Not isinstance: in Python a bool is an int.
-    if type(value) is not expected:
-        raise ValueError(f"expected {_name(expected)}, got {_name(type(value))} at {place}")
+    if found is not expected:
+        raise ValueError(f"expected {_name(expected)}, got {_name(found)} at {place}")
     if expected is list:
         for number, item in enumerate(value):
             check(item, *schema, f"{place}[{number}]")

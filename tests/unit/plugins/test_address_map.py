@@ -62,8 +62,7 @@ def test_a_block_lies_in_its_pool_where_its_addresses_do_and_is_filled_as_they_a
 
 def test_a_single_address_in_use_is_to_be_seen():
     picture = shown([pool("a", "10.0.0.0/20", 20, used=1)], [block("10.0.0.0/20", used=1)])
-    [(_x, _y, share, _colour)] = cells(picture).values()
-    assert share > 0.1
+    assert cells(picture)["10.0.0.0/20: node-1, 1 of 4096 in use"][2] > 0.1
 
 
 def test_nodes_have_colours_of_their_own_and_a_legend_names_them():
