@@ -96,7 +96,11 @@ def test_a_wheel_without_compiled_allocator_is_taken_and_its_cost_told(look, whe
 
 def test_a_wheel_whose_cni_executable_is_a_script_is_taken_and_its_cost_told(look, wheel):
     [(severity, message)], versions = look([wheel("cp311-abi3-linux_x86_64", content="#!python")], "3.11-x86_64")
-    assert severity == "warning" and "holds no compiled CNI executable: each call" in message and " ms " in message
+    assert (
+        severity == "warning"
+        and "holds no compiled CNI executable: each call" in message
+        and " ms of a processor in place of " in message
+    )
     assert versions
 
 
@@ -121,7 +125,7 @@ def test_what_is_compiled_serves_no_node_that_wants_nothing_compiled(look, wheel
 def test_what_it_costs_that_nothing_is_compiled_for_a_machine_is_told_beforehand(look, platform, words):
     [(severity, message)], versions = look([], "3.11-x86_64", platform)
     assert severity == "warning" and message.startswith(f"nodes with {words} get the plugin in Python alone: each call")
-    assert all(text in message for text in (" ms in place of ", "2 to 6 us in place of 0.1"))
+    assert all(text in message for text in (" ms of a processor in place of ", "2 to 6 us in place of 0.1"))
     assert versions.keys() == {"3.11-x86_64", platform}
 
 
