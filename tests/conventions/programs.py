@@ -53,11 +53,12 @@ def _is_usable(candidate: str, version: str) -> bool:
 def python_folder() -> Path:
     """A folder to search for programs, with the Pythons of `pythons()` and nothing else."""
     folder = cache_folder("pythons")
-    for version, path in pythons().items():
-        link = folder / f"python{version}"
-        if not (link.is_symlink() and link.readlink() == path):
-            link.unlink(missing_ok=True)
-            link.symlink_to(path)
+    with locked("pythons"):  # checks that run beside each other all come here first
+        for version, path in pythons().items():
+            link = folder / f"python{version}"
+            if not (link.is_symlink() and link.readlink() == path):
+                link.unlink(missing_ok=True)
+                link.symlink_to(path)
     return folder
 
 
