@@ -20,9 +20,9 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_checks_that_start_together_with_an_empty_cache_all_find_the_pythons():
-    for _ in range(20):
+    for _turn in range(20):
         with ThreadPoolExecutor(8) as checks:
-            folders = [check.result() for check in [checks.submit(programs.python_folder) for _ in range(8)]]
+            folders = [check.result() for check in [checks.submit(programs.python_folder) for _check in range(8)]]
         assert len(set(folders)) == 1
         links = {link.name: link.readlink() for link in folders[0].iterdir()}
         assert links == {f"python{version}": path for version, path in programs.pythons().items()}
