@@ -23,13 +23,12 @@ routes      whether to keep routes to the other nodes' blocks, for main plugins 
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import tomllib
 
+from .._core.endpoint import loopback_endpoint
 from .collector import GRACE_SECONDS
 from .ctl import CONTROL_SOCKET
 from .identity import TOKEN_LIFETIME_SECONDS
@@ -96,9 +95,6 @@ class AgentConfig:
         if not self.metrics:
             return None
         try:
-            parts = urlsplit(f"//{self.metrics}")
-            if ipaddress.ip_address(parts.hostname).is_loopback and parts.port and parts.netloc == self.metrics:
-                return parts.hostname, parts.port
-        except ValueError:
-            pass
-        raise ValueError(f"metrics is {self.metrics!r}; a loopback address with a port is expected: '127.0.0.1:9764'")
+            return loopback_endpoint(self.metrics)
+        except ValueError as error:
+            raise ValueError(f"metrics is {error}") from None

@@ -11,8 +11,8 @@ short_description: Find what stands in the way of the node plugin on a node
 description:
   - Looks at the machine that it runs on, a Kubernetes node, and reports at once all that the role
     P(podnet.ipam.cni_ipam#role) would stumble over.
-  - Looks at Python, systemd, disk space, the container runtime's CNI folders, the CNI executables, the CNI
-    configuration in force and the pods that run with it, the API server and the clock.
+  - Looks at the values of the role's variables, Python, systemd, disk space, the container runtime's CNI folders, the
+    CNI executables, the CNI configuration in force and the pods that run with it, the API server and the clock.
   - Of the folders, C(containerd config dump) and CRI-O on its socket are asked; where they do not answer, the runtime's
     files are read.
 author: The podnet.ipam contributors (@podnet)
@@ -57,6 +57,62 @@ options:
     description: Folder in which versions are installed; it need not exist.
     type: path
     default: /opt/podnet-ipam
+  bridge:
+    description: Name of the bridge that O(main_plugin=bridge) makes.
+    type: str
+    default: cni0
+  master:
+    description: The node's interface below V(macvlan) and V(ipvlan); empty for the one of the default route.
+    type: str
+    default: ""
+  mode:
+    description: Mode of V(macvlan) and V(ipvlan); empty for the plugin's default.
+    type: str
+    default: ""
+  mtu:
+    description: MTU of the pods' interfaces; 0 for the plugin's own.
+    type: int
+    default: 0
+  families:
+    description: Families of which a pod gets an address each.
+    type: list
+    elements: str
+    choices: [IPv4, IPv6]
+    default: [IPv4]
+  gateways:
+    description: Gateways on the pods' segment.
+    type: list
+    elements: str
+    default: []
+  subnets:
+    description: CIDRs of links that are larger than a pool.
+    type: list
+    elements: str
+    default: []
+  metrics:
+    description: Loopback address and port of metrics and health; empty for none.
+    type: str
+    default: "127.0.0.1:9764"
+  cooldown:
+    description: Seconds for which a freed address is not given out again.
+    type: int
+    default: 30
+  keep_blocks:
+    description: Seconds for which an empty block is kept.
+    type: int
+    default: 900
+  spare_blocks:
+    description: Blocks to claim ahead in each pool in use.
+    type: int
+    default: 0
+  token_lifetime:
+    description: Seconds for which the node's token is to be good.
+    type: int
+    default: 604800
+  test_seconds:
+    description: Seconds that the test pod may take to run.
+    type: int
+    default: 120
   api_server:
     description: URL of the API server; left out, it is not asked.
     type: str
@@ -96,7 +152,8 @@ findings:
       returned: always
     check:
       description: >-
-        One of V(python), V(systemd), V(disk), V(runtime), V(executables), V(network), V(pods), V(api_server), V(clock).
+        One of V(variables), V(python), V(systemd), V(disk), V(runtime), V(executables), V(network), V(pods),
+        V(api_server), V(clock).
       type: str
       returned: always
     message:
@@ -114,7 +171,7 @@ import os
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.podnet.ipam.plugins.module_utils import _preflight
+from ansible_collections.podnet.ipam.plugins.module_utils import _preflight, _settings
 
 OPTIONS = {
     "main_plugin": {
@@ -130,6 +187,19 @@ OPTIONS = {
     "net_dir": {"type": "path", "default": "/etc/cni/net.d"},
     "bin_dir": {"type": "path", "default": "/opt/cni/bin"},
     "install_dir": {"type": "path", "default": "/opt/podnet-ipam"},
+    "bridge": {"type": "str", "default": "cni0"},
+    "master": {"type": "str", "default": ""},
+    "mode": {"type": "str", "default": ""},
+    "mtu": {"type": "int", "default": 0},
+    "families": {"type": "list", "elements": "str", "choices": ["IPv4", "IPv6"], "default": ["IPv4"]},
+    "gateways": {"type": "list", "elements": "str", "default": []},
+    "subnets": {"type": "list", "elements": "str", "default": []},
+    "metrics": {"type": "str", "default": "127.0.0.1:9764"},
+    "cooldown": {"type": "int", "default": 30},
+    "keep_blocks": {"type": "int", "default": 900},
+    "spare_blocks": {"type": "int", "default": 0},
+    "token_lifetime": {"type": "int", "default": 604800},
+    "test_seconds": {"type": "int", "default": 120},
     "api_server": {"type": "str"},
 }
 
@@ -165,6 +235,7 @@ def main():
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     params = module.params
     findings = [
+        *(_preflight.finding(_preflight.ERROR, "variables", each) for each in _settings.complaints(params)),
         *_preflight.python(),
         *_preflight.systemd(),
         *_preflight.disk(params["install_dir"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 
 import pytest
 from cluster.engine import engine
@@ -28,9 +29,29 @@ def story():
     return story
 
 
-def change(seconds):
+# Nobody may write into a Node object who makes the pods' network.
+NO_RECORDS = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-records}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [UPDATE], resources: [nodes]}]
+  variables:
+    - {name: now, expression: "'ipam.podnet.io/cni' in object.metadata.annotations"}
+    - {name: before, expression: "'ipam.podnet.io/cni' in oldObject.metadata.annotations"}
+  validations: [{expression: "!variables.now || variables.before", message: no records today}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-records}
+spec: {policyName: no-records, validationActions: [Deny]}
+"""
+
+
+def change(seconds, batch=1):
     """A playbook's arguments for a change that every agent has to be restarted for."""
-    return SITE, "--tags", "node", "--extra-vars", json.dumps({"cni_ipam_cooldown": seconds, "cni_ipam_batch": 1})
+    return SITE, "--tags", "node", "--extra-vars", json.dumps({"cni_ipam_cooldown": seconds, "cni_ipam_batch": batch})
 
 
 def has_change(node, seconds):
@@ -117,3 +138,30 @@ def test_a_run_that_is_broken_off_keeps_the_next_one_on_this_machine_from_nothin
     assert not has_change(last, 44)
     gets_an_address(story, second)
     completes(story, 44)
+
+
+def test_what_fails_for_a_whole_batch_puts_each_node_of_it_back(story, tmp_path):
+    policy = tmp_path / "policy.yml"
+    policy.write_text(NO_RECORDS)
+    story.kubectl("annotate", "nodes", "--all", "ipam.podnet.io/cni-")
+    story.kubectl("apply", "--filename", str(policy))
+    try:
+        wait_for("the policy in force", lambda: is_refused(story), 60)
+        output, _errors = story.start(*change(45, batch=3)).communicate(timeout=600)
+    finally:
+        story.kubectl("delete", "--filename", str(policy))
+    told = [line for line in output.splitlines() if "no records today" in line]
+    for node in NODES:
+        assert any(f"{node}: task 'Be recorded' failed" in line and "is back on version" in line for line in told), told
+        assert not has_change(node, 45)
+    for node in RACKS:
+        gets_an_address(story, node)
+    completes(story, 45)
+
+
+def is_refused(story):
+    try:
+        story.kubectl("annotate", "node", NODES[0], "ipam.podnet.io/cni=tried", "--dry-run=server")
+    except subprocess.CalledProcessError as error:
+        return "no records today" in error.stderr
+    return False
