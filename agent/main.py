@@ -48,6 +48,8 @@ DEFAULT_CONFIG = Path("/etc/podnet-ipam/agent.toml")
 BACKLOG = 512
 # A request that comes before the agent is ready waits, but not until the kubelet gives up on the pod.
 READY_SECONDS = 60.0
+# Nor may the runtime wait for long that asks how it is, every few seconds: what it tells the kubelet waits with it.
+STATUS_SECONDS = 2.0
 RETRY_SECONDS = 1.0
 STOP_SECONDS = 2.0
 SPOOL_SECONDS = 5.0
@@ -71,7 +73,7 @@ class Agent:
 
     async def answer(self, request: Request) -> Answer:
         record = Record(request)
-        if not await self._is_ready():
+        if not await self._is_ready(STATUS_SECONDS if request.command == "STATUS" else READY_SECONDS):
             answer = self._refuse_unready(request, record)
         elif not await self._is_settled(request):
             answer = _refuse(record, "an earlier DEL of this container could not be carried out yet")
@@ -88,11 +90,11 @@ class Agent:
             return True
         return await self._spool.consume(self._carry_out, request.variables.get("CNI_CONTAINERID", ""))
 
-    async def _is_ready(self) -> bool:
-        """Whether the agent knows the node's state, for which a request waits some time."""
+    async def _is_ready(self, patience: float) -> bool:
+        """Whether the agent knows the node's state, for which a request waits for `patience` seconds."""
         if not self._ready.is_set():
             try:
-                async with asyncio.timeout(READY_SECONDS):
+                async with asyncio.timeout(patience):
                     await self._ready.wait()
             except TimeoutError:
                 return False

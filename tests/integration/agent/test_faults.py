@@ -122,6 +122,18 @@ async def test_status_tells_whether_running_pods_suffer_from_an_absent_api_serve
     assert ("not routed to" in reply.body.get("details", "")) == routes
 
 
+@pytest.mark.parametrize(("routes", "code"), ((False, 50), (True, 51)))
+async def test_status_of_an_agent_that_knows_nothing_yet_comes_soon(proxy, start_node, routes, code):
+    node = await start_node("node-1", proxy.url, routes=routes)
+    proxy.faults[:] = [Fault(verb, "", status=500, times=1000) for verb in ("GET", "POST")]
+    node.stop()
+    node.launch()
+    async with asyncio.timeout(10):  # an ADD would wait for a minute
+        reply = await node.call("STATUS", "")
+    assert (reply.status, reply.body["code"]) == (1, code)
+    assert "the agent has not learnt" in reply.body["msg"]
+
+
 async def test_without_store_and_api_server_no_pod_can_start_and_status_says_so(proxy, client, start_node):
     await create_pool(client, "main", "10.244.0.0/24")
     await configure(client, strict=True)
