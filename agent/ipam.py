@@ -44,7 +44,7 @@ from .handles import Handles
 from .mirror import Mirror
 from .newcomers import Newcomers
 from .node_blocks import NodeBlocks
-from .promises import Promise
+from .promises import Promise, Promises
 from .recording import Recording
 from .resting import FOR_NOBODY, Keep
 from .running import Records
@@ -71,6 +71,7 @@ class Ipam:
         self._handles = Handles(cluster.client, cluster.calico)
         self._routes = routes
         self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders, self._restore_held)
+        self._promises = Promises(cluster, node, self.blocks)
         self._held: dict[str, Attachment] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
@@ -220,7 +221,7 @@ class Ipam:
         self, handle: str, subject: Subject, choices: Sequence[Choice | str], new: Attachment
     ) -> str | None:
         """One try at an address of each choice: how it was made safe. None when a block turned out to be unusable."""
-        promises = await self.blocks.promise_all(subject, choices, new.keep.pod)
+        promises = await self._promises.of_all(subject, choices, new.keep.pod)
         keepers = [promise.keeper for promise in promises]
         local_first = self._may_answer_first(handle, promises)
         cidrs = [keeper.cidr for keeper in keepers]

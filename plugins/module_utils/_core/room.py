@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of the pools that a pod may draw from gives it an address on its node, and what the others have left.
 
-The rules are those by which the agent gets an address (`agent/node_blocks.py`, `agent/claims.py`), asked beforehand.
+The rules are those by which the agent gets an address (`agent/promises.py`, `agent/claims.py`), asked beforehand.
 Its ways go from cheap to dear, and each is tried with all the pools, in their order, before the next one. So a pool
 that comes later gives the address when the node has a block of it with room, and would have to claim one of the first.
 """
