@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,16 +15,15 @@ from .resting import FOR_NOBODY, Keep
 
 @dataclass(frozen=True)
 class Address:
-    """An address that an attachment holds. `pool` is None when its pool has been removed since."""
+    """An address that an attachment holds, the one at `ordinal` of `block`.
+
+    `pool` is None when its pool has been removed since.
+    """
 
     address: str
     block: str
+    ordinal: int
     pool: Pool | None
-
-    @property
-    def ordinal(self) -> int:
-        """Its index in the block."""
-        return int(ipaddress.ip_address(self.address)) - int(ipaddress.ip_network(self.block).network_address)
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,11 @@ class Attachment:
     netns: str
     noted: float
     keep: Keep = FOR_NOBODY
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """(block, ordinal) of each of the addresses."""
+        return [(address.block, address.ordinal) for address in self.addresses]
 
     def serves(self, interface: str) -> bool:
         """Whether it may be the attachment of a container's interface.

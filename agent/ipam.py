@@ -369,7 +369,7 @@ class Ipam:
                     keeper.restore(address.ordinal, handle, attachment.owner, stored)
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
-        return Address(keeper.address(ordinal), keeper.cidr, self._cluster.pool_of(keeper.cidr))
+        return Address(keeper.address(ordinal), keeper.cidr, ordinal, self._cluster.pool_of(keeper.cidr))
 
     @asynccontextmanager
     async def _turn(self, handle: str):

@@ -38,15 +38,13 @@ class Recording:
 
     def hold(self, handle: str, attachment: Attachment) -> bool:
         """It holds what it holds, and nothing else."""
-        rows = [(address.block, address.ordinal) for address in attachment.addresses]
-        return self._record(
-            handle, partial(self._store.hold, handle, rows, attachment.owner, attachment.netns, attachment.keep)
-        )
+        what = attachment.places, attachment.owner, attachment.netns, attachment.keep
+        return self._record(handle, partial(self._store.hold, handle, *what))
 
     def release(self, handle: str, attachment: Attachment | None, rest: bool = True) -> bool:
         """What it held is free. Its addresses rest for the cooldown, unless nobody was told of them."""
-        rows = [(address.block, address.ordinal) for address in attachment.addresses] if attachment else []
-        return self._record(handle, partial(self._store.release, handle, rows, self._cooldown if rest else 0))
+        places = attachment.places if attachment else []
+        return self._record(handle, partial(self._store.release, handle, places, self._cooldown if rest else 0))
 
     def forget(self, handle: str, held_anew: bool) -> bool:
         """What it has released is free at the API server, too."""
@@ -60,13 +58,12 @@ class Recording:
 
         With no row at all it would find out by the blocks. What cannot be read may say anything.
         """
-        held = {(address.block, address.ordinal) for address in attachment.addresses}
         try:
             rows = self._store.rows_of(handle)
         except StoreError as error:
             log.error("the store cannot be read: %s", error)
             return True
-        return any(state != HELD or (block, ordinal) not in held for block, ordinal, state in rows)
+        return any(state != HELD or (block, ordinal) not in attachment.places for block, ordinal, state in rows)
 
     def catch_up(self) -> None:
         """Record what was refused, until something is refused again."""
