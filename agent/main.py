@@ -26,7 +26,6 @@ from .cluster import Cluster, detect_calico_api
 from .cni import CniServer, error_answer
 from .collector import Collector
 from .config import AgentConfig
-from .endpoints import endpoints
 from .errors import LIMITED_CONNECTIVITY, NOT_AVAILABLE, TRY_AGAIN_LATER, CniError
 from .identity import keep_token
 from .idle_blocks import IdleBlocks
@@ -262,10 +261,12 @@ async def serve(config: AgentConfig, busy: Busy) -> None:
     try:
         agent = Agent(config, client, busy)
         listener = agent.listen()
-        async with endpoints(agent.insight, config.control, config.metrics_address()):
-            # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for it.
-            notify("READY=1", "STATUS=learning the cluster's state")
-            work = asyncio.create_task(agent.work())
+        # Ready as soon as nothing is refused: a node that boots while the API server is away must not wait for it.
+        notify("READY=1", "STATUS=learning the cluster's state")
+        work = asyncio.create_task(agent.work())
+        # While the API server is asked for the first things.
+        served = await asyncio.to_thread(import_module, ".endpoints", __package__)
+        async with served.endpoints(agent.insight, config.control, config.metrics_address()):
             stop = asyncio.create_task(stopped.wait())
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
