@@ -7,6 +7,7 @@ What this machine cannot run is left out, and said at the end with the reason.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+from cluster.paths import cache  # noqa: E402
 from support.netns import kernel_has  # noqa: E402
 
 MOLECULE = Path(sys.executable).parent / "molecule"
@@ -40,8 +42,9 @@ def run(scenario: str) -> str:
     """Run one scenario and say what became of it."""
     started = time.monotonic()
     command = [MOLECULE, "test", "--scenario-name", scenario, "--destroy", "never"]
-    status = subprocess.run(command, cwd=HERE.parent, stdin=subprocess.DEVNULL, check=False).returncode
-    return f"{'failed' if status else 'passed'} in {time.monotonic() - started:.0f} s"
+    environment = {**os.environ, "PODNET_CACHE": str(cache())}
+    done = subprocess.run(command, cwd=HERE.parent, env=environment, stdin=subprocess.DEVNULL, check=False)
+    return f"{'failed' if done.returncode else 'passed'} in {time.monotonic() - started:.0f} s"
 
 
 def main() -> int:
