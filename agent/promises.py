@@ -145,20 +145,25 @@ class Promises:
     async def _find_more(self, subject: Subject, choice: Choice, asked: float) -> Promise:
         """A promise out of a block that this node has to get first, or of another node's block."""
         pools = ", ".join(f"{pool.name} ({pool.cidr})" for pool in choice.pools)
-        own = [keeper for keeper in self._blocks if keeper.claimed and _serves(choice, keeper)]
+        full = len(self._own(choice))
         refused = (
             f"{subject}: no free address in pools {pools}, asked for by {choice.source}: "
-            f"node {self._node} has {len(own)} full blocks of them"
+            f"node {self._node} has {full} full blocks of them"
         )
         try:
-            refuse_claim(refused, self._cluster.config, len(own))
+            refuse_claim(refused, self._cluster.config, full)
             promise = await self._claim(choice, asked) or await self._borrow(choice, asked)
             if promise is None:
                 refuse_all_in_use(refused, choice, self._cluster.config, self._blocks.why_not_borrow)
         except CniError:
-            refuse_resting(subject, choice, self._node, own)
+            # Also those of a block that has just been claimed.
+            refuse_resting(subject, choice, self._node, self._own(choice))
             raise
         return promise
+
+    def _own(self, choice: Choice) -> list[BlockKeeper]:
+        """This node's blocks of the choice's pools."""
+        return [keeper for keeper in self._blocks if keeper.claimed and _serves(choice, keeper)]
 
     async def _claim(self, choice: Choice, asked: float) -> Promise | None:
         """Claim a block that nobody has, else an empty one of another node."""

@@ -32,6 +32,18 @@ async def test_when_only_resting_addresses_are_left_the_runtime_is_told_when_to_
     assert "was freed a moment ago or is kept for the pod that had it; the next one has rested in" in reply.body["msg"]
 
 
+async def test_a_block_that_has_to_be_claimed_again_still_tells_when_the_next_address_is_free(tiny, client, start_node):
+    node = await start_node("node-1", cooldown=60)
+    replies = await fill(node)
+    await node.delete("c1")
+    await settled(client, [replies[0].address])
+    [claim], _version = await client.list(V1.path("BlockAffinity"))
+    await client.delete(V1.path("BlockAffinity", claim["metadata"]["name"]), claim["metadata"]["uid"])
+    await node.logged("was removed")
+    reply = await node.add("next")
+    assert (reply.status, reply.body["code"]) == (1, 11), reply.body
+
+
 async def test_a_full_pool_in_which_nothing_rests_is_exhausted(tiny, start_node):
     node = await start_node("node-1", cooldown=60)
     await fill(node)
