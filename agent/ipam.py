@@ -100,13 +100,22 @@ class Ipam:
         pools = [pool for pool in self._cluster.pools if pool.why_not_usable() is None]
         if not pools:
             return "there is no enabled IP pool for workloads"
-        away = self._cluster.client.seconds_away
-        if away and (not self.blocks.have_room or self.recording.behind):
-            also = "the node's store cannot be written"
-            if not self.blocks.have_room:
-                also = f"no block of node {self._node} has room"
-            return f"{self._cluster.client.name} has not answered for {away:.0f} s, and {also}"
+        away, alone = self._cluster.client.seconds_away, self._why_not_alone()
+        if away and alone:
+            return f"{self._cluster.client.name} has not answered for {away:.0f} s, and {alone}"
         return None
+
+    def _why_not_alone(self) -> str | None:
+        """Why no pod gets an address while the API server is away; None when some do."""
+        if self.recording.behind:
+            return "the node's store cannot be written"
+        whys = {keeper.cidr: self.why_written_through(keeper) for keeper in self.blocks if keeper.room > 0}
+        if not whys:
+            return f"no block of node {self._node} has room"
+        if None in whys.values():
+            return None
+        cidr, why = next(iter(whys.items()))
+        return f"an address of block {cidr} has to be stored there before it is answered: {why}"
 
     def why_limited(self) -> str | None:
         """Why pods that run may not reach others, as far as it is this agent's to say; None when they do.

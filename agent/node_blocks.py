@@ -119,10 +119,6 @@ class NodeBlocks:
             holders=holders,
         )
 
-    @property
-    def have_room(self) -> bool:
-        return any(keeper.room > 0 for keeper in self._keepers.values())
-
     async def claim_block(self, pool: Pool, cidr: str) -> BlockKeeper | None:
         """Claim this very block, None when another node has it. Here as below, the caller holds `claiming`."""
         return self._adopted(await self._claims.claim_block(pool, cidr))

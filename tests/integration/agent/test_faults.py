@@ -151,6 +151,20 @@ async def test_without_store_and_api_server_no_pod_can_start_and_status_says_so(
     assert "store cannot be written" in reply.body["msg"]
 
 
+async def test_status_says_that_nothing_can_be_answered_first_where_affinity_is_not_strict(proxy, client, start_node):
+    await create_pool(client, "main", "10.244.0.0/24")
+    node = await start_node("node-1", proxy.url)
+    first = await node.add("first")
+    await settled(client, [first.address])
+    proxy.faults[:] = [Fault(verb, "", status=500, times=1000) for verb in ("GET", "POST", "PUT")]
+    proxy.cut_watches()
+    async with asyncio.timeout(20):
+        while not (reply := await node.call("STATUS", "")).status:
+            await asyncio.sleep(0.05)
+    assert reply.body["code"] == 50
+    assert "has to be stored there before it is answered: strictAffinity is off" in reply.body["msg"]
+
+
 @pytest.mark.slow  # it takes as long as the agent has patience
 @pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE.keys())
 async def test_what_cannot_be_written_for_long_is_refused_with_the_reason(proxy, client, start_node, trouble):
