@@ -233,6 +233,10 @@ class Ipam:
         promises = await self._promises.of_all(subject, choices, new.keep.pod)
         keepers = [promise.keeper for promise in promises]
         local_first = self._may_answer_first(handle, promises)
+        if not local_first and (reason := self._mirror.why_not_in_time()):
+            for promise in promises:
+                promise.withdraw()
+            raise CniError(TRY_AGAIN_LATER, f"{subject}: an address has to be stored before it is answered: {reason}")
         cidrs = [keeper.cidr for keeper in keepers]
         self._mirror.hurry(handle)
         stored = self._mirror.write(handle, lambda: self._handles.ensure(handle, cidrs), gather=local_first)

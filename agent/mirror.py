@@ -57,6 +57,17 @@ class Mirror:
             self._lull.cut()
             await asyncio.wait({next(iter(self._tasks.values()))}, timeout=left)
 
+    def why_not_in_time(self) -> str | None:
+        """Why nothing new would be stored in time, so that it need not be tried; None where it may be.
+
+        What is tried leaves something to be cleared up behind it, and runtimes come again and again.
+        """
+        if (away := self._client.seconds_away) > WRITE_SECONDS:
+            return f"{self._client.name} has not answered for {away:.0f} s"
+        if len(self._tasks) >= MOST_BEHIND:
+            return f"{len(self._tasks)} attachments wait for {self._client.name}: {self._trouble}"
+        return None
+
     def lull(self) -> asyncio.Task:
         """The next lull, as in `Lull.coming`."""
         return self._lull.coming()
