@@ -53,6 +53,8 @@ RETRY_SECONDS = 1.0
 STOP_SECONDS = 2.0
 SPOOL_SECONDS = 5.0
 CHECKPOINT_SECONDS = 2.0
+# After those who waited for the start are answered, which the collection of garbage would keep waiting.
+FREEZE_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -187,11 +189,12 @@ class Agent:
             keep_up("empty blocks", IdleBlocks(cluster, self._ipam.blocks, self._config.keep_blocks).run)
             spares = Spares(cluster, node, self._ipam.blocks, self._config.spare_blocks)
             keep_up("spare blocks", lambda: spares.run(self._config.keep_blocks))
+            notify("STATUS=answering")
+            log.info("ready: node %s, %s core, JSON by %s", node, "compiled" if COMPILED else "interpreted", codec.BY)
+            await asyncio.sleep(FREEZE_SECONDS)
             # What is there now stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
-            notify("STATUS=answering")
-            log.info("ready: node %s, %s core, JSON by %s", node, "compiled" if COMPILED else "interpreted", codec.BY)
 
     async def finish(self) -> None:
         """Let what goes on behind answered requests come to its end, for a bounded time."""

@@ -213,7 +213,7 @@ class AgentNode:
         async with asyncio.timeout(READY_SECONDS):
             while "ready: node" not in self.log.read_text():
                 assert self._process.poll() is None, self.log.read_text()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.002)
         return self
 
     def tell(self, number: signal.Signals) -> None:
