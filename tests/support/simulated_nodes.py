@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -154,7 +154,9 @@ class NodeStore(Store):
 
 
 class SimulatedNode:
-    """A node. Its store survives its deaths."""
+    """A node. Its store survives its deaths. A freed address rests for `cooldown` seconds from the next start on."""
+
+    cooldown = 0.0
 
     def __init__(self, name: str, datastore: LocalDatastore, folder: Path, tasks: Tasks):
         self.name = name
@@ -183,7 +185,7 @@ class SimulatedNode:
             asyncio.get_running_loop().create_task(reflector.run())
         for reflector in cluster.reflectors:
             await reflector.synced.wait()
-        self.ipam = Ipam(cluster, self.name, self.store, 0, False)
+        self.ipam = Ipam(cluster, self.name, self.store, self.cooldown, False)
         self.idle_blocks = IdleBlocks(cluster, self.ipam.blocks, 0)
         self.collector = Collector(self.ipam, self.client, self.name, 0)
         await self.ipam.start(Records(self._path.parent / "results", "net"))
@@ -202,6 +204,20 @@ class SimulatedNode:
         """Let all that comes succeed."""
         self.client.heal()
         self.store.faults.clear()
+
+    def copy_of_store(self) -> bytes:
+        """What is recorded now, as a file."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            return connection.serialize()
+
+    def lose_power(self, disk: bytes) -> None:
+        """All containers end, and the store is what the disk had, which is a copy of it."""
+        self.kill()
+        for suffix in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._path.write_bytes(disk)
+        for netns in self._path.parent.glob(f"{self.name}-*.netns"):
+            netns.unlink()
 
     async def bury(self) -> None:
         """End what is left of a dead process."""
