@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad luck while the role is at work: what is named, what still works, and that the next run completes."""
+"""Dry runs, and bad luck while the role is at work: what is named, what still works, that the next run completes."""
 
 from __future__ import annotations
 
@@ -84,6 +84,19 @@ def completes(story, seconds):
     assert again["tasks"] == []
     for node in RACKS:
         gets_an_address(story, node)
+
+
+def test_a_dry_run_says_what_the_run_changes_and_changes_nothing(story):
+    dry = story.play_quietly(*change(40), "--check")
+    assert not any(has_change(node, 40) for node in NODES)
+    real = story.play_quietly(*change(40))
+    assert named(dry) == named(real) != set()
+    assert all(has_change(node, 40) for node in NODES)
+    assert story.play_quietly(*change(40), "--check")["tasks"] == []
+
+
+def named(report):
+    return {(host, task) for host, task, _result in report["tasks"]}
 
 
 def test_a_node_that_goes_down_in_the_middle_stops_the_roll_out_there(story):
