@@ -375,4 +375,5 @@ def error_answer(error: CniError, version: str = VERSIONS[-1]) -> Answer:
         body["details"] = error.details
     if error.reason:
         body["reason"] = error.reason
-    return Answer(1, codec.encode(body), again=error.code == TRY_AGAIN_LATER)
+    again, internal = (error.code == code for code in (TRY_AGAIN_LATER, INTERNAL))
+    return Answer(1, codec.encode(body), again, internal)

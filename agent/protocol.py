@@ -46,11 +46,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the executable prints on standard output, and its exit status. `again`: the same may succeed later."""
+    """What the executable prints on standard output, and its exit status.
+
+    `again`: the same may succeed later. `internal`: it has failed by a bug of ours, whatever was asked for.
+    """
 
     status: int
     stdout: bytes
     again: bool = False
+    internal: bool = False
 
 
 Handler = Callable[[Request], Awaitable[Answer]]

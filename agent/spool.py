@@ -3,8 +3,9 @@
 """Tombstones: DELs that could not be carried out when they came, in files that hold the request itself.
 
 The executable leaves them while the agent is away, the agent itself while the API server is away and nothing is known
-here of the attachment. Either way the runtime has been told that the DEL succeeded, so each file stays until it has.
-An ADD of the same container has them carried out first, as they would free what it gets.
+here of the attachment. Either way the runtime has been told that the DEL succeeded, so each file stays until it has, or
+until it turns out that none of its kind can, such as one without a configuration. An ADD of the same container has them
+carried out first, as they would free what it gets.
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ class Spool:
                 file.flush()
                 os.fsync(file.fileno())
             aside.rename(self.folder / name)
+            self._sync()
         except OSError:
             aside.unlink(missing_ok=True)
             raise
 
     async def consume(self, carry_out: Callable[[Request], Awaitable[Answer]], container: str = "") -> bool:
-        """Carry out each tombstone, the oldest first, and remove those that succeeded.
+        """Carry out each tombstone, the oldest first, and remove those that succeeded or never will.
 
         With `container`, its id, only those of it. Return whether none of them has to be tried again.
         """
@@ -75,10 +77,21 @@ class Spool:
                 if file in self._over or not file.exists():
                     continue
                 answer = await carry_out(request)
-                if answer.status == 0:
+                never = answer.status and not (answer.again or answer.internal)
+                if never:
+                    log.error("tombstone %s cannot be carried out and is dropped: %s", file, answer.stdout.decode())
+                if never or not answer.status:
                     self._remove(file)
                 done = done and not answer.again
         return done
+
+    def _sync(self) -> None:
+        """Have the names of the tombstones on the disk: without its name, one would be lost in a power failure."""
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _read(self, file: Path) -> Request | None:
         if file in self._read_before:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from pathlib import Path
 
 import pytest
+from podnet_ipam.agent.cni import error_answer
+from podnet_ipam.agent.errors import INTERNAL, UNDECODABLE, CniError
 from podnet_ipam.agent.protocol import Answer, Request
 from podnet_ipam.agent.spool import Spool
 
@@ -17,10 +20,11 @@ def delete(container):
 
 
 class Deletes:
-    """Carries out DELs, of which those of `refused` are to be tried again later."""
+    """Carries out DELs, of which those of `refused` are to be tried again later; `answers` are others, by container."""
 
-    def __init__(self, *refused, seconds=0.0):
+    def __init__(self, *refused, seconds=0.0, answers=()):
         self.refused = set(refused)
+        self.answers = dict(answers)
         self.carried_out = []
         self._seconds = seconds
 
@@ -30,7 +34,7 @@ class Deletes:
         if container in self.refused:
             return Answer(1, b"", again=True)
         self.carried_out.append(container)
-        return Answer(0, b"")
+        return self.answers.get(container, Answer(0, b""))
 
 
 @pytest.fixture
@@ -59,6 +63,32 @@ def test_whoever_asks_for_a_container_gets_its_tombstones_carried_out_and_no_oth
 def test_whoever_asks_for_a_container_is_told_that_a_tombstone_of_it_has_to_wait(spool):
     assert not asyncio.run(spool.consume(Deletes("a"), "a"))
     assert asyncio.run(spool.consume(Deletes("a"), "b"))
+
+
+def test_a_tombstone_that_no_try_can_carry_out_is_dropped_and_reported(spool, caplog):
+    deletes = Deletes(answers={"b": error_answer(CniError(UNDECODABLE, "the network configuration is not JSON"))})
+    for _time in range(2):
+        assert asyncio.run(spool.consume(deletes))
+    assert deletes.carried_out == ["a", "b", "a"] and not spool.waiting
+    [dropped] = caplog.messages
+    assert "is dropped" in dropped and "the network configuration is not JSON" in dropped
+
+
+def test_a_tombstone_that_an_internal_error_kept_from_being_carried_out_stays(spool):
+    deletes = Deletes(answers={"b": error_answer(CniError(INTERNAL, "internal error: KeyError('b')"))})
+    asyncio.run(spool.consume(deletes))
+    assert len(spool.waiting) == 1
+
+
+def test_a_tombstone_is_on_the_disk_with_its_name_before_the_runtime_is_told(tmp_path, monkeypatch):
+    spool, steps = Spool(tmp_path / "spool"), []
+
+    def fsync(descriptor):
+        steps.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), list(spool.waiting)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    spool.leave(delete("a"))
+    assert steps[-1] == (spool.folder, spool.waiting) and len(spool.waiting) == 1
 
 
 def test_two_that_ask_at_once_carry_nothing_out_twice(spool):
