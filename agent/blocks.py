@@ -244,9 +244,14 @@ class BlockKeeper:
         change.answered = True
         return self._enqueue(change)
 
-    def release(self, handle: str, after: asyncio.Future | None = None, keep: Keep = FOR_NOBODY) -> Change:
-        """Free all that `handle` holds here; `done` gives the ordinals, [] when it held none."""
-        return self._enqueue(Change(handle, None, after, keep=keep))
+    def release(
+        self, handle: str, after: asyncio.Future | None = None, keep: Keep = FOR_NOBODY, rest: bool = True
+    ) -> Change:
+        """Free all that `handle` holds here; `done` gives the ordinals, [] when it held none.
+
+        Without `rest`, for addresses that nobody was told of, they can be given out again at once, unless kept.
+        """
+        return self._enqueue(Change(handle, None, after, keep=keep, rest=rest))
 
     def _enqueue(self, change: Change) -> Change:
         if self._perform(change):
@@ -259,7 +264,7 @@ class BlockKeeper:
         """Carry out a change in memory. Return whether it has to be stored."""
         if not change.is_assignment:
             freed = self._block.release(change.handle)
-            rest = max(self._cooldown, change.keep.seconds)
+            rest = max(self._cooldown if change.rest else 0, change.keep.seconds)
             if freed and rest:
                 self.rest(freed, rest, change.keep.pod)
             change.ordinals = freed or change.ordinals

@@ -21,7 +21,8 @@ class Change:
     `done` is set when it is stored, with the ordinals that it concerns. It is not stored before `after` is done: for an
     assignment, the writing of its handle. `wanted` is the ordinal that it has to be, if it has to be a certain one.
     A `borrowed` address may be one of a block of another node. Once `answered`, the runtime knows the address and it
-    can no longer be exchanged for another. `keep` says whom a release keeps the address for.
+    can no longer be exchanged for another. `keep` says whom a release keeps the address for, and `rest` whether it
+    rests for the cooldown.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Change:
         wanted: int | None = None,
         borrowed: bool = False,
         keep: Keep = FOR_NOBODY,
+        rest: bool = True,
     ):
         self.handle = handle
         self.secondary = secondary
@@ -39,6 +41,7 @@ class Change:
         self.wanted = wanted
         self.borrowed = borrowed
         self.keep = keep
+        self.rest = rest
         self.ordinals: list[int] = [] if wanted is None else [wanted]
         self.answered = False
         self.done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()

@@ -310,7 +310,7 @@ class Ipam:
 
     def _take_back(self, handle: str, keepers: Sequence[BlockKeeper], keep: Keep) -> None:
         """Undo an assignment that is not answered, wherever it has got to. The next try gets what was kept for it."""
-        changes = [keeper.release(handle, keep=keep) for keeper in keepers]
+        changes = [keeper.release(handle, keep=keep, rest=False) for keeper in keepers]
         cidrs = [keeper.cidr for keeper in keepers]
         kept = self._beside(handle, keepers)
         attachment = self._held.pop(handle, None)

@@ -142,6 +142,9 @@ class Store:
         now = time.time()
         with transaction(self._connection):
             self._connection.execute("DELETE FROM resting WHERE until < ?", (now,))
+            if rest:
+                until = [(*address, now + rest) for address in addresses]
+                self._connection.executemany("INSERT OR REPLACE INTO resting VALUES (?, ?, ?, '')", until)
             self._connection.execute(
                 "INSERT OR REPLACE INTO resting SELECT block, ordinal, ? + max(?, keep_seconds), keep_pod"
                 " FROM attachments WHERE handle = ? AND state = ? AND max(?, keep_seconds) > 0",

@@ -169,6 +169,8 @@ class SimulatedNode:
         self.ipam: Ipam | None = None
         self.idle_blocks: IdleBlocks | None = None
         self.collector: Collector | None = None
+        # For how many seconds a freed address rests; counts from the next start on.
+        self.cooldown = 0.0
         # What a run has not got to record before its end, so that the next one brings it back.
         self.unrecorded: set[str] = set()
 
