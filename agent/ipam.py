@@ -369,9 +369,11 @@ class Ipam:
 
     def _note_holders(self, keeper: BlockKeeper) -> None:
         for ordinal, handle, owner in keeper.attachments:
-            held, address = self.holding(handle), self._address(keeper, ordinal)
-            if address not in held:
-                self._held[handle] = Attachment(by_family((*held, address)), owner, "", time.monotonic())
+            attachment = self._held.get(handle) or Attachment((), owner, "", time.monotonic())
+            # By its place: its pool may have been edited since.
+            if (keeper.cidr, ordinal) not in attachment.places:
+                addresses = by_family((*attachment.addresses, self._address(keeper, ordinal)))
+                self._held[handle] = replace(attachment, addresses=addresses)
 
     def _restore_held(self, keeper: BlockKeeper) -> None:
         """A block was deleted and made anew: what runs keeps its addresses. What is under way is in its queue."""

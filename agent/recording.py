@@ -16,7 +16,7 @@ from functools import partial
 
 from .attachments import Attachment
 from .metrics import STORE_COMMITS, STORE_ERRORS
-from .sqlite import StoreError
+from .sqlite import IntegrityError, StoreError
 from .store import HELD, Store
 
 log = logging.getLogger(__name__)
@@ -66,28 +66,31 @@ class Recording:
         return any(state != HELD or (block, ordinal) not in attachment.places for block, ordinal, state in rows)
 
     def catch_up(self) -> None:
-        """Record what was refused, until something is refused again."""
+        """Record what was refused, until something is refused again that has nothing wrong with it."""
         for handle, write in list(self._refused.items()):
-            if not self._write(write):
+            error = self._write(write)
+            if error is None:
+                del self._refused[handle]
+            elif not isinstance(error, IntegrityError):
                 return
-            del self._refused[handle]
 
     def _record(self, handle: str, write: Callable[[], None]) -> bool:
         # What comes now replaces what was refused before.
         self._refused.pop(handle, None)
         if self._refused:
             self.catch_up()
-        recorded = self._write(write)
+        recorded = self._write(write) is None
         if not recorded:
             self._refused[handle] = write
         return recorded
 
-    def _write(self, write: Callable[[], None]) -> bool:
+    def _write(self, write: Callable[[], None]) -> StoreError | None:
+        """What kept it from being recorded."""
         try:
             write()
         except StoreError as error:
             STORE_ERRORS.inc()
             log.error("the store cannot be written: %s", error)
-            return False
+            return error
         STORE_COMMITS.inc()
-        return True
+        return None

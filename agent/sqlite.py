@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 StoreError = sqlite3.Error
+# What is to be written cannot stand beside what is there: that will not pass, as a full disk or a lock may.
+IntegrityError = sqlite3.IntegrityError
 
 # For how long a write waits for whoever has locked the file. Nobody should, and meanwhile nobody is answered.
 BUSY_MILLISECONDS = 100

@@ -105,6 +105,13 @@ class SimulatedCluster:
         else:
             await self.datastore.replace(V1.path("IPPool", name), V1.changed(present, spec))
 
+    async def select_nodes(self, selector: str) -> None:
+        """Somebody edits the node selector of the only pool."""
+        [pool] = (await self.datastore.list(V1.path("IPPool")))[0]
+        spec = {**pool["spec"], "nodeSelector": selector}
+        await self.datastore.replace(V1.path("IPPool", pool["metadata"]["name"]), V1.changed(pool, spec))
+        await asyncio.sleep(0.02)
+
     async def reserve(self, addresses: Collection[str]) -> None:
         """Somebody reserves these addresses, and no others any more."""
         self.reserved = set(addresses)

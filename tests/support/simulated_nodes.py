@@ -35,6 +35,7 @@ from podnet_ipam.agent.store import Store
 REFUSED, LOST, DEATH_BEFORE, DEATH_AFTER = "refused", "lost", "death before", "death after"
 FAULTS = (REFUSED, LOST, DEATH_BEFORE, DEATH_AFTER)
 CUT_OFF = "cut off"
+IMPOSSIBLE = "impossible"
 
 _running_on: ContextVar[str] = ContextVar("node", default="")
 
@@ -120,7 +121,10 @@ class NodeClient:
 
 
 class NodeStore(Store):
-    """A node's own record, with `faults` as a NodeClient has them: refused is what a full disk does."""
+    """A node's own record, with `faults` as a NodeClient has them: refused is what a full disk does.
+
+    What is struck by IMPOSSIBLE cannot stand beside what is recorded.
+    """
 
     def __init__(self, path: Path, on_death: Callable[[], None]):
         super().__init__(path)
@@ -140,6 +144,8 @@ class NodeStore(Store):
         fault = self.faults.popleft() if self.faults else None
         if fault == REFUSED:
             raise sqlite3.OperationalError("database or disk is full")
+        if fault == IMPOSSIBLE:
+            raise sqlite3.IntegrityError("UNIQUE constraint failed")
         if fault == DEATH_BEFORE:
             self._die()
         write(*values)

@@ -7,7 +7,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from podnet_ipam._core.names import cidr_name
+from podnet_ipam._core.names import affinity_name, cidr_name
 from podnet_ipam.agent import mirror
 from podnet_ipam.agent.attachments import WRITTEN_THROUGH
 from podnet_ipam.agent.errors import CniError
@@ -142,5 +142,25 @@ def test_a_block_that_says_to_be_another_nodes_gives_no_address_whatever_the_cla
                     await asyncio.sleep(0.001)
             with pytest.raises(CniError, match="belongs to another node"):
                 await node.assign("b", "10.0.0.2")
+
+    asyncio.run(story())
+
+
+def test_a_claim_that_is_deleted_and_made_anew_changes_nothing_of_what_runs(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            node = cluster.nodes["node-1"]
+            before = node.ipam.attachments["net.a"]
+            await cluster.select_nodes("!has(gone)")
+            await cluster.remove("BlockAffinity", affinity_name("node-1", "10.0.0.0/30"))
+            await asyncio.sleep(0.02)
+            await cluster.add("node-1", "b")
+            attachment = node.ipam.attachments["net.a"]
+            assert attachment.places == before.places
+            assert (attachment.netns, attachment.keep) == (before.netns, before.keep)
+            assert await node.add("a") == cluster.held["a"][1]
+            await cluster.settle()
 
     asyncio.run(story())

@@ -10,7 +10,7 @@ import pytest
 from podnet_ipam.agent import mirror
 from podnet_ipam.agent.errors import CniError
 from support.simulated_cluster import SimulatedCluster
-from support.simulated_nodes import DEATH_AFTER, REFUSED
+from support.simulated_nodes import DEATH_AFTER, IMPOSSIBLE, REFUSED
 
 POOLS = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/29"\nblock_size = 30\n'
 NODE = "node-1"
@@ -166,6 +166,22 @@ def test_a_container_that_moved_is_known_by_its_new_network_namespace(hurried, t
             node.kill()
             await cluster.settle()
             assert node.ipam.attachments["net.a"].netns == "/run/netns/new"
+
+    asyncio.run(story())
+
+
+def test_what_the_store_can_never_record_keeps_nothing_else_from_being_recorded(hurried, tmp_path):
+    async def story():
+        async with one_node(tmp_path) as (cluster, node):
+            await in_use(cluster, "a", "b", "c")
+            node.store.faults.extend([IMPOSSIBLE, IMPOSSIBLE, REFUSED, IMPOSSIBLE])
+            for container in ("a", "b"):
+                await node.assign(container, netns="/run/netns/new")
+            node.ipam.recording.catch_up()
+            assert node.ipam.recording.behind == {"net.a"}
+            node.kill()
+            await cluster.settle()
+            assert node.ipam.attachments["net.b"].netns == "/run/netns/new"
 
     asyncio.run(story())
 
