@@ -84,13 +84,16 @@ class Ipam:
         Where the network's name is not known, it counts at the first start only. The watch caches must be complete.
         """
         await self.blocks.start(self._store.resting())
-        if self._store.is_new:
+        is_new = self._store.is_new
+        if is_new:
             await self.blocks.find_borrowed()
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             await self._recover(handle, list(rows))
         self._newcomers = Newcomers(self._cluster, self._node, self.blocks, records, self.holding, self._hold_found)
-        if records.network or self._store.is_new:
+        if records.network or is_new:
             await self._newcomers.take_over_all()
+        if is_new:
+            self.recording.end_first_start()
         log.info("%s blocks with %s attachments", len(self.blocks), len(self._held))
 
     def why_unable(self) -> str | None:

@@ -53,6 +53,11 @@ class Recording:
             return False
         return self._record(handle, partial(self._store.forget, handle, held_anew))
 
+    def end_first_start(self) -> None:
+        """What others know of this node is held now. Where not all of it is recorded, the next run looks again."""
+        if not self._refused:
+            self._write(self._store.end_first_start)
+
     def contradicts(self, handle: str, attachment: Attachment) -> bool:
         """Whether the next run would believe something else of it than that it holds what it holds.
 

@@ -40,6 +40,9 @@ _SCHEMA_STEPS = (
         "ALTER TABLE resting ADD COLUMN pod TEXT NOT NULL DEFAULT ''",
     ),
 )
+# A table that is there as long as the first start with a file has not got to its end. Earlier versions do well with it,
+# and their files, which have none, count as begun.
+_FIRST_START = "first_start"
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +73,6 @@ class Store:
         OSError when the folder does not exist or cannot be written.
         """
         self._path = path
-        # Whether it starts without a record, so that only the API server knows what this node holds.
-        self.is_new = not path.exists()
         try:
             self._connection = self._open()
         except sqlite3.OperationalError:  # a full disk or a lock, which an empty file would not mend
@@ -82,11 +83,20 @@ class Store:
             path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self.is_new = True
             self._connection = self._open()
 
     def close(self) -> None:
         self._connection.close()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no start has got to its end with this file, so that only others know what this node holds."""
+        query = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        return bool(self._connection.execute(query, (_FIRST_START,)).fetchall())
+
+    def end_first_start(self) -> None:
+        """Record that what others know of this node is held now."""
+        self._connection.execute(f"DROP TABLE IF EXISTS {_FIRST_START}")
 
     @property
     def changes(self) -> int:
@@ -178,6 +188,8 @@ class Store:
             if version > len(_SCHEMA_STEPS):
                 raise sqlite3.DatabaseError(f"schema {version} is newer than the supported {len(_SCHEMA_STEPS)}")
             with transaction(connection):
+                if not version:
+                    connection.execute(f"CREATE TABLE {_FIRST_START} (unfinished INTEGER)")
                 for statement in chain.from_iterable(_SCHEMA_STEPS[version:]):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {len(_SCHEMA_STEPS)}")

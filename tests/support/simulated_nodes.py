@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import random
 import sqlite3
 import time
@@ -168,6 +169,7 @@ class SimulatedNode:
         self.name = name
         self.datastore = datastore
         self._path = folder / f"{name}.sqlite"
+        self._results = folder / f"{name}.results"
         self._tasks = tasks
         self.store: NodeStore | None = None
         self.client: NodeClient | None = None
@@ -175,8 +177,11 @@ class SimulatedNode:
         self.ipam: Ipam | None = None
         self.idle_blocks: IdleBlocks | None = None
         self.collector: Collector | None = None
-        # For how many seconds a freed address rests; counts from the next start on.
+        # For how many seconds a freed address rests, the network of its pods, empty where it is not known, and what
+        # strikes the first writes of a run. They count from the next start on.
         self.cooldown = 0.0
+        self.network = "net"
+        self.faults_at_start: deque[str | None] = deque()
         # What a run has not got to record before its end, so that the next one brings it back.
         self.unrecorded: set[str] = set()
 
@@ -188,6 +193,7 @@ class SimulatedNode:
         _running_on.set(self.name)
         self.store = NodeStore(self._path, self.kill)
         self.client = NodeClient(self.datastore, chance, self.kill)
+        self.client.faults, self.faults_at_start = self.faults_at_start, deque()
         cluster = self.cluster = Cluster(self.client, V1)
         for reflector in (*cluster.reflectors, cluster.namespaces):
             asyncio.get_running_loop().create_task(reflector.run())
@@ -196,7 +202,7 @@ class SimulatedNode:
         self.ipam = Ipam(cluster, self.name, self.store, self.cooldown, False)
         self.idle_blocks = IdleBlocks(cluster, self.ipam.blocks, 0)
         self.collector = Collector(self.ipam, self.client, self.name, 0)
-        await self.ipam.start(Records(self._path.parent / "results", "net"))
+        await self.ipam.start(Records(self._results, self.network))
 
     def reserved(self, addresses: Collection[str]) -> set[str]:
         """Which of some addresses it knows to be reserved."""
@@ -254,6 +260,22 @@ class SimulatedNode:
         self._netns(container).unlink(missing_ok=True)
         await self.ipam.release(f"net.{container}")
         return True
+
+    def record(self, container: str, *addresses: str, network: str = "net", interface: str = "eth0") -> None:
+        """What the runtime's library writes down after an ADD, whoever has answered it."""
+        self._results.mkdir(exist_ok=True)
+        own = self._netns(container)
+        own.touch()
+        cached = {
+            "kind": "cniCacheV1",
+            "containerId": container,
+            "ifName": interface,
+            "networkName": network,
+            "netns": str(own),
+            "cniArgs": [["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", container]],
+            "result": {"ips": [{"address": f"{address}/24"} for address in addresses]},
+        }
+        (self._results / f"{network}-{container}-{interface}").write_text(json.dumps(cached))
 
     def _netns(self, container: str) -> Path:
         return self._path.with_name(f"{self.name}-{container}.netns")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What other plugins have given out is never given again: each address of each attachment, and however starts end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, closing
+from itertools import chain
+
+import pytest
+from podnet_ipam.agent import store
+from podnet_ipam.agent.sqlite import connect
+from podnet_ipam.agent.store import Store
+from support.simulated_cluster import SimulatedCluster
+from support.simulated_nodes import DEATH_AFTER, DEATH_BEFORE
+
+POOLS = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/29"\nblock_size = 30\n'
+NODE = "node-1"
+
+
+@asynccontextmanager
+async def one_node(folder, network="net"):
+    cluster = SimulatedCluster(asyncio.get_running_loop(), folder, [NODE], POOLS)
+    node = cluster.nodes[NODE]
+    node.network = network
+    try:
+        yield cluster, node
+    finally:
+        await cluster.close()
+
+
+async def given(cluster, count):
+    """The addresses that so many new containers get."""
+    for number in range(count):
+        await cluster.add(NODE, f"new-{number}")
+    return {address for _node, addresses in cluster.held.values() for address in addresses}
+
+
+async def quiet(cluster):
+    """Let what was taken over be stored, and a node that dies of it start again."""
+    node = cluster.nodes[NODE]
+    async with asyncio.timeout(10):
+        while node.is_up and node.ipam.unsettled:
+            await asyncio.sleep(0.001)
+    await cluster.start_all()
+
+
+def forget_everything(folder):
+    for file in folder.glob(f"{NODE}.sqlite*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize("writes", range(6))
+@pytest.mark.parametrize("death", (DEATH_BEFORE, DEATH_AFTER))
+def test_a_first_start_that_does_not_finish_is_followed_by_another_first_start(hurried, tmp_path, writes, death):
+    async def story():
+        async with one_node(tmp_path, network="") as (cluster, node):
+            node.record("old-1", "10.0.0.0", network="former")
+            node.record("old-2", "10.0.0.5", network="former")
+            node.faults_at_start.extend([None] * writes + [death])
+            await cluster.start_all()
+            await quiet(cluster)
+            assert await given(cluster, 6) == {"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.6", "10.0.0.7"}
+
+    asyncio.run(story())
+
+
+def test_a_start_that_is_not_the_first_looks_for_nothing_where_the_network_is_not_known(hurried, tmp_path):
+    async def story():
+        async with one_node(tmp_path, network="") as (cluster, node):
+            await cluster.start_all()
+            node.record("old", "10.0.0.0", network="former")
+            node.kill()
+            await cluster.start_all()
+            assert not node.ipam.attachments
+            node.kill()
+            forget_everything(tmp_path)
+            await cluster.start_all()
+            assert node.ipam.holding("former.old")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("version", (1, 2, 3))
+def test_a_store_of_an_earlier_version_has_had_its_first_start(tmp_path, version):
+    path = tmp_path / "store.sqlite"
+    with closing(connect(path)) as connection:
+        for statement in chain.from_iterable(store._SCHEMA_STEPS[:version]):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+    opened = Store(path)
+    assert not opened.is_new
+    opened.close()
+
+
+@pytest.mark.parametrize("content", (None, b"", b"this is no database" * 100))
+def test_a_store_is_new_until_a_start_has_got_to_its_end(tmp_path, content):
+    path = tmp_path / "store.sqlite"
+    if content is not None:
+        path.write_bytes(content)
+    for _start in range(2):
+        opened = Store(path)
+        assert opened.is_new
+        opened.close()
+    opened = Store(path)
+    opened.end_first_start()
+    assert not opened.is_new
+    opened.close()
