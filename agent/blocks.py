@@ -273,6 +273,8 @@ class BlockKeeper:
             change.settle()
             return False
         held = self._block.ordinals_of(change.handle)
+        if change.is_certain:
+            held = [ordinal for ordinal in held if ordinal in change.ordinals]
         if held:
             change.ordinals = held
         elif change.ordinals and self._block.assign_ordinal(change.ordinals[0], change.handle, change.secondary):

@@ -53,6 +53,11 @@ class Change:
         return self.secondary is not None
 
     @property
+    def is_certain(self) -> bool:
+        """Whether it is about these very ordinals, for which others of the same handle do not stand."""
+        return self.answered or self.wanted is not None
+
+    @property
     def ready(self) -> bool:
         return self.after is None or self.after.done()
 
@@ -99,7 +104,7 @@ def with_changes(spec: dict, changes: Iterable[Change]) -> Block:
         if not change.is_assignment:
             block.release(change.handle)
         elif not (
-            block.ordinals_of(change.handle)
+            change.ordinals[0] in block.ordinals_of(change.handle)
             or block.assign_ordinal(change.ordinals[0], change.handle, change.secondary)
         ):
             raise RuntimeError(f"ordinal {change.ordinals[0]} of {block.cidr} is not free for {change.handle}")

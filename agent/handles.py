@@ -3,13 +3,14 @@
 """Handles: the reverse index from an attachment to the blocks that hold its addresses.
 
 A handle is written before the block and removed after it, so that a crash leaves a handle too many, never an allocation
-without one. An attachment has one address per block at most, so writing "at least one" instead of "one more" is right
-and can be repeated when an answer was lost. Removal is soft, then hard (Calico: first `deleted: true` under
-compare-and-swap, then DELETE by uid).
+without one. What an attachment holds is known, so writing "at least so many" instead of "one more" is right and can be
+repeated when an answer was lost. Removal is soft, then hard (Calico: first `deleted: true` under compare-and-swap, then
+DELETE by uid).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from .._core.names import handle_name, is_deleted
@@ -44,9 +45,9 @@ class Handles:
         self._stored: dict[str, dict] = {}
 
     async def ensure(self, handle: str, cidrs: Iterable[str]) -> None:
-        """Have `handle` say that it holds an address in each of the blocks `cidrs`."""
+        """Have `handle` say that it holds an address in each of the blocks `cidrs`; n, where one is there n times."""
         path = self._path(handle)
-        wanted = {cidr: 1 for cidr in cidrs}
+        wanted = dict(Counter(cidrs))
         spec = {"handleID": handle, "block": wanted, "deleted": False}
         new = self._calico.new("IPAMHandle", handle_name(handle), spec)
         for _try in range(MOST_TRIES):
@@ -60,8 +61,10 @@ class Handles:
                 if is_deleted(found):
                     await delete_softly(self._client, self._calico, path, found)
                     continue
-                if not wanted.keys() <= found["spec"]["block"].keys():
-                    found = await self._replace(path, found, {**wanted, **found["spec"]["block"]})
+                held = found["spec"]["block"]
+                missing = {cidr: count for cidr, count in wanted.items() if count > held.get(cidr, 0)}
+                if missing:
+                    found = await self._replace(path, found, {**held, **missing})
                 self._stored[handle] = found
                 return
             except (Conflict, NotFound):

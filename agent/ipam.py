@@ -90,9 +90,10 @@ class Ipam:
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             await self._recover(handle, list(rows))
         self._newcomers = Newcomers(self._cluster, self._node, self.blocks, records, self.holding, self._hold_found)
-        if records.network or is_new:
-            await self._newcomers.take_over_all()
+        taken = await self._newcomers.take_over_all() if records.network or is_new else []
         if is_new:
+            # Of two addresses of an attachment in a block, the store has one.
+            await asyncio.gather(*taken, return_exceptions=True)
             self.recording.end_first_start()
         log.info("%s blocks with %s attachments", len(self.blocks), len(self._held))
 
@@ -363,12 +364,21 @@ class Ipam:
             self._held[handle] = Attachment(held_now, first.secondary, first.netns, time.monotonic(), first.keep)
         return bool(held)
 
-    def _hold_found(self, handle: str, found: Sequence[tuple[BlockKeeper, int]], new: Attachment) -> None:
-        """Hold addresses, as (block, ordinal), that somebody runs with already."""
-        cidrs = [keeper.cidr for keeper, _ordinal in found]
+    def _hold_found(
+        self, handle: str, found: Sequence[tuple[BlockKeeper, int]], new: Attachment
+    ) -> list[asyncio.Future]:
+        """Hold addresses, as (block, ordinal), that somebody runs with already, beside what the handle holds.
+
+        Return what is done when they are stored.
+        """
+        attachment = self._held.get(handle, new)
+        addresses = by_family((*attachment.addresses, *(self._address(*each) for each in found)))
+        attachment = self._held[handle] = replace(attachment, addresses=addresses, noted=time.monotonic())
+        cidrs = [block for block, _ordinal in attachment.places]
         stored = self._mirror.write(handle, lambda: self._handles.ensure(handle, cidrs))
         changes = [keeper.restore(ordinal, handle, new.owner, stored) for keeper, ordinal in found]
-        self._hold(handle, [keeper for keeper, _ordinal in found], changes, new)
+        self.recording.hold(handle, attachment)
+        return [change.done for change in changes]
 
     def _note_holders(self, keeper: BlockKeeper) -> None:
         for ordinal, handle, owner in keeper.attachments:
@@ -380,11 +390,14 @@ class Ipam:
 
     def _restore_held(self, keeper: BlockKeeper) -> None:
         """A block was deleted and made anew: what runs keeps its addresses. What is under way is in its queue."""
+        unsettled = keeper.unsettled
         for handle, attachment in list(self._held.items()):
-            for address in attachment.addresses:
-                if address.block == keeper.cidr and handle not in keeper.unsettled and not keeper.holds(handle):
-                    stored = self._mirror.write(handle, partial(self._handles.ensure, handle, [keeper.cidr]))
-                    keeper.restore(address.ordinal, handle, attachment.owner, stored)
+            ordinals = [ordinal for block, ordinal in attachment.places if block == keeper.cidr]
+            if ordinals and handle not in unsettled and not keeper.holds(handle):
+                cidrs = [keeper.cidr] * len(ordinals)
+                stored = self._mirror.write(handle, partial(self._handles.ensure, handle, cidrs))
+                for ordinal in ordinals:
+                    keeper.restore(ordinal, handle, attachment.owner, stored)
 
     def _address(self, keeper: BlockKeeper, ordinal: int) -> Address:
         return Address(keeper.address(ordinal), keeper.cidr, ordinal, self._cluster.pool_of(keeper.cidr))

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs by the runtime's own records and is known to nobody else: containers that another IPAM plugin has served.
 
-They count as attachments of this plugin's network: under that name their DEL will come. The runtime goes on calling the
-other plugin until it has this one's configuration, so they are looked for with every ADD.
+They count as attachments of this plugin's network: under that name their DEL will come. Only one of a container can, so
+another one counts as an attachment of the network that its record names. That has a DEL of its own where the network is
+this plugin's by then; else it is found to have vanished (collector.py). The runtime goes on calling the other plugin
+until it has this one's configuration, so they are looked for with every ADD.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class Newcomers:
-    """Takes them over. `holding` says what a handle holds, and `hold` has it hold (block, ordinal) pairs."""
+    """Takes them over. `holding` says what a handle holds, and `hold` has it hold (block, ordinal) pairs beside that.
+
+    `hold` returns what is done when they are stored at the API server.
+    """
 
     def __init__(
         self,
@@ -34,7 +39,7 @@ class Newcomers:
         blocks: NodeBlocks,
         records: Records,
         holding: Callable[[str], Sequence[Address]],
-        hold: Callable[[str, Sequence[tuple[BlockKeeper, int]], Attachment], None],
+        hold: Callable[[str, Sequence[tuple[BlockKeeper, int]], Attachment], list[asyncio.Future]],
     ):
         self._cluster = cluster
         self._node = node
@@ -44,10 +49,12 @@ class Newcomers:
         self._hold = hold
         self._noticing = asyncio.Lock()
 
-    async def take_over_all(self) -> None:
-        """Hold all that runs. ApiError or Unreachable where that cannot be done now."""
-        for attachment in self._records.all():
-            await self._take_over(attachment)
+    async def take_over_all(self) -> list[asyncio.Future]:
+        """Hold all that runs, and return what is done when it is stored at the API server.
+
+        ApiError or Unreachable where that cannot be done now.
+        """
+        return [stored for attachment in self._records.all() for stored in await self._take_over(attachment)]
 
     async def notice(self) -> None:
         """Hold what has begun to run since."""
@@ -61,18 +68,34 @@ class Newcomers:
                         "container %s runs with addresses that cannot be held yet: %s", attachment.container, error
                     )
 
-    async def _take_over(self, attachment: Running) -> None:
+    async def _take_over(self, attachment: Running) -> list[asyncio.Future]:
         """Hold the addresses of an attachment that runs here, unless they are."""
-        handle = handle_id(self._records.network or attachment.network, attachment.container)
-        known = self._holding(handle) or self._holding(handle_id(attachment.network, attachment.container))
-        if not known and await self._still_runs(attachment):
-            await self._hold_running(handle, attachment)
+        handle, stored = self._handle(attachment), []
+        held = self._addresses(handle)
+        ours = filter(self._cluster.pool_of, attachment.addresses)
+        missing = [address for address in ours if address not in held]
+        if missing and await self._still_runs(attachment):
+            stored = await self._hold_running(handle, attachment, missing)
         self._records.note(attachment)
+        return stored
 
-    async def _hold_running(self, handle: str, attachment: Running) -> None:
+    def _handle(self, attachment: Running) -> str:
+        """The handle that has addresses of the attachment; without one, the handle under which its DEL will come."""
+        networks = self._records.network or attachment.network, attachment.network
+        today, recorded = (handle_id(network, attachment.container) for network in networks)
+        for handle in (today, recorded):
+            if not self._addresses(handle).isdisjoint(attachment.addresses):
+                return handle
+        return recorded if self._addresses(today) else today
+
+    def _addresses(self, handle: str) -> set[str]:
+        return {held.address for held in self._holding(handle)}
+
+    async def _hold_running(self, handle: str, attachment: Running, missing: Sequence[str]) -> list[asyncio.Future]:
         taken = []
-        for address in attachment.addresses:
-            keeper = await self._blocks.take(address)
+        # Nobody else gets one of them between the look at it and the last line, where nothing is waited for.
+        keepers = [await self._blocks.take(address) for address in missing]
+        for address, keeper in zip(missing, keepers, strict=True):
             if keeper is None:
                 continue
             ordinal = keeper.ordinal(address)
@@ -81,11 +104,12 @@ class Newcomers:
             else:
                 owner = keeper.holder(ordinal) or "another node's block"
                 log.critical("container %s runs with address %s of %s", attachment.container, address, owner)
-        if taken:
-            owner = {**attachment.owner, "node": self._node, "timestamp": timestamp()}
-            self._hold(handle, taken, Attachment((), owner, attachment.netns, 0.0))
-            addresses = ", ".join(attachment.addresses)
-            log.warning("container %s runs with %s, which nobody held", attachment.container, addresses)
+        if not taken:
+            return []
+        addresses = ", ".join(keeper.address(ordinal) for keeper, ordinal in taken)
+        log.warning("container %s runs with %s, which nobody held", attachment.container, addresses)
+        owner = {**attachment.owner, "node": self._node, "timestamp": timestamp()}
+        return self._hold(handle, taken, Attachment((), owner, attachment.netns, 0.0))
 
     async def _still_runs(self, attachment: Running) -> bool:
         """Whether an attachment of the runtime's record is one: records of a former network are never removed.

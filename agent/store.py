@@ -126,6 +126,7 @@ class Store:
     ) -> None:
         """Record that `handle` holds the (block, ordinal) pairs, and nothing else; they rest no longer.
 
+        Of several in a block, which only another plugin's attachment has, there is one row: the block itself has them.
         Whoever had them before has released them, even where that could not be recorded.
         """
         encoded = json.dumps(secondary)
@@ -135,7 +136,7 @@ class Store:
             self._connection.executemany(
                 f"UPDATE attachments SET state = '{RELEASED}' WHERE block = ? AND ordinal = ?", addresses
             )
-            self._connection.executemany("INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR IGNORE INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._connection.executemany("DELETE FROM resting WHERE block = ? AND ordinal = ?", addresses)
 
     def rows_of(self, handle: str) -> list[tuple[str, int, str]]:

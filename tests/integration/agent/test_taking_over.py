@@ -20,19 +20,19 @@ async def node(client, start_node):
     return await start_node("node-1")
 
 
-def record(node, container, *addresses, network="podnet", netns="/proc/self/ns/net"):
+def record(node, container, *addresses, network="podnet", netns="/proc/self/ns/net", interface="eth0"):
     """What the runtime's library writes down after an ADD."""
     node.results.mkdir(exist_ok=True)
     cached = {
         "kind": "cniCacheV1",
         "containerId": container,
-        "ifName": "eth0",
+        "ifName": interface,
         "networkName": network,
         "netns": netns,
         "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", container]],
         "result": {"cniVersion": "1.0.0", "ips": [{"address": f"{address}/20"} for address in addresses]},
     }
-    (node.results / f"{network}-{container}-eth0").write_text(json.dumps(cached))
+    (node.results / f"{network}-{container}-{interface}").write_text(json.dumps(cached))
 
 
 def restart_without_a_record(node):
@@ -69,6 +69,23 @@ async def test_pods_that_another_plugin_serves_while_the_agent_runs_keep_their_a
     await settled(client, [str(first), str(first + 1), new, "10.244.9.9"])
     assert (await node.delete("late-1")).status == 0, "its DEL comes under the name of the network of today"
     await settled(client, [str(first), new, "10.244.9.9"])
+
+
+async def test_every_interface_of_a_pod_that_other_plugins_have_served_keeps_its_addresses(node, client):
+    """As with Multus, which calls a plugin for each network of a pod."""
+    record(node, "old", "10.244.1.0", "10.244.1.1", network="kindnet")
+    record(node, "old", "10.244.1.2", network="storage", interface="net1")
+    await restart_without_a_record(node)
+    handles = {"10.244.1.0": "podnet.old", "10.244.1.1": "podnet.old", "10.244.1.2": "storage.old"}
+    await settled(client, handles)
+    assert await allocated(client) == handles
+    assert (await stored(client, "IPAMHandle"))["podnet.old"]["spec"]["block"] == {"10.244.1.0/26": 2}
+    new = (await node.add("new")).address
+    assert new not in handles
+    assert (await node.delete("old")).status == 0
+    await settled(client, ["10.244.1.2", new])
+    assert (await node.delete("old", network="storage")).status == 0, "it is this plugin's by now"
+    await settled(client, [new])
 
 
 async def test_what_another_network_of_this_plugin_serves_is_nobodys_newcomer(node, client):

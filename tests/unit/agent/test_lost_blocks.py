@@ -7,12 +7,14 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from podnet_ipam._core.block import Block
 from podnet_ipam._core.names import affinity_name, cidr_name
+from podnet_ipam._kube.calico import V1
 from podnet_ipam.agent import mirror
 from podnet_ipam.agent.attachments import WRITTEN_THROUGH
 from podnet_ipam.agent.errors import CniError
 from support.simulated_cluster import SimulatedCluster
-from support.simulated_nodes import CUT_OFF
+from support.simulated_nodes import CUT_OFF, address_of
 
 BLOCK = cidr_name("10.0.0.0/30")
 NODES = ("node-1", "node-2")
@@ -161,6 +163,29 @@ def test_a_claim_that_is_deleted_and_made_anew_changes_nothing_of_what_runs(hurr
             assert attachment.places == before.places
             assert (attachment.netns, attachment.keep) == (before.netns, before.keep)
             assert await node.add("a") == cluster.held["a"][1]
+            await cluster.settle()
+
+    asyncio.run(story())
+
+
+def test_an_answered_address_stays_whatever_a_former_run_has_got_to_write_for_the_same_container(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            await cluster.add("node-1", "c")
+            path = V1.path("IPAMBlock", BLOCK)
+            stored = await cluster.datastore.get(path)
+            block = Block(stored["spec"])
+            assert block.assign_ordinal(3, "net.c", {"node": "node-1"})
+            await cluster.datastore.replace(path, V1.changed(stored, block.spec()))
+            async with asyncio.timeout(10):
+                while cluster.nodes["node-1"].ipam.unsettled:
+                    await asyncio.sleep(0.001)
+            block = Block((await cluster.datastore.get(path))["spec"])
+            both = {str(address_of(block.cidr, ordinal)) for ordinal in block.ordinals_of("net.c")}
+            assert both == {"10.0.0.3", *cluster.held["c"][1]}
+            await cluster.delete("node-1", "c")
             await cluster.settle()
 
     asyncio.run(story())

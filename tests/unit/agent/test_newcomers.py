@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, closing
 from itertools import chain
 
 import pytest
-from podnet_ipam.agent import store
+from podnet_ipam._core.names import cidr_name
+from podnet_ipam.agent import running, store
 from podnet_ipam.agent.sqlite import connect
 from podnet_ipam.agent.store import Store
 from support.simulated_cluster import SimulatedCluster
@@ -106,3 +107,120 @@ def test_a_store_is_new_until_a_start_has_got_to_its_end(tmp_path, content):
     opened.end_first_start()
     assert not opened.is_new
     opened.close()
+
+
+@pytest.fixture(params=("at the start", "while the agent runs"))
+def taken_over(request, monkeypatch):
+    """Has a node take over what other plugins have left records of; `record` leaves them."""
+    monkeypatch.setattr(running, "LOOK_SECONDS", 0.0)
+
+    async def take_over(cluster, record):
+        if request.param == "at the start":
+            record()
+        await cluster.start_all()
+        record()
+        await cluster.add(NODE, "first")
+
+    return take_over
+
+
+# What each of a container's records says: network, interface and addresses.
+TWO_NETWORKS = (("former", "eth0", "10.0.0.0"), ("storage", "net1", "10.0.0.1"))
+TWO_INTERFACES = (("former", "eth0", "10.0.0.0"), ("former", "net1", "10.0.0.1"))
+TWO_ADDRESSES = (("former", "eth0", "10.0.0.0", "10.0.0.1"),)
+TWO_ADDRESSES_AND_ANOTHER = (*TWO_ADDRESSES, ("storage", "net1", "10.0.0.4", "10.0.0.3"))
+ATTACHMENTS = (TWO_NETWORKS, TWO_INTERFACES, TWO_ADDRESSES, TWO_ADDRESSES_AND_ANOTHER)
+
+
+def addresses_of(attachments):
+    return {address for _network, _interface, *addresses in attachments for address in addresses}
+
+
+def addresses_held(node):
+    return {address.address for attachment in node.ipam.attachments.values() for address in attachment.addresses}
+
+
+async def allocated(cluster):
+    """{address: handle} at the datastore."""
+    return (await cluster._state())[0]
+
+
+def recorder(node, attachments):
+    def record():
+        for network, interface, *addresses in attachments:
+            node.record("old", *addresses, network=network, interface=interface)
+
+    return record
+
+
+@pytest.mark.parametrize("attachments", ATTACHMENTS)
+@pytest.mark.parametrize("again", (False, True))
+def test_every_address_of_a_container_that_another_plugin_has_served_is_held(
+    hurried, tmp_path, taken_over, attachments, again
+):
+    async def story():
+        async with one_node(tmp_path) as (cluster, node):
+            await taken_over(cluster, recorder(node, attachments))
+            if again:
+                await quiet(cluster)
+                node.kill()
+                await cluster.start_all()
+            used = addresses_of(attachments)
+            assert addresses_held(node) == used | cluster.held["first"][1]
+            assert not used & await given(cluster, 7 - len(used))
+            await quiet(cluster)
+            assert (await allocated(cluster)).keys() >= used
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("attachments", ATTACHMENTS)
+def test_nothing_is_left_of_a_container_that_another_plugin_has_served(hurried, tmp_path, taken_over, attachments):
+    """Its DEL comes under the name of the network of today; what has no such DEL is found to have vanished."""
+
+    async def story():
+        async with one_node(tmp_path) as (cluster, node):
+            await taken_over(cluster, recorder(node, attachments))
+            await node.delete("old")
+            assert not node.ipam.holding("net.old")
+            async with asyncio.timeout(10):
+                while addresses_held(node) != cluster.held["first"][1]:
+                    await node.look_for_vanished()
+            await cluster.settle()
+
+    asyncio.run(story())
+
+
+def test_two_addresses_in_a_block_that_somebody_deletes_are_both_in_it_again(hurried, tmp_path):
+    async def story():
+        async with one_node(tmp_path) as (cluster, node):
+            recorder(node, TWO_ADDRESSES)()
+            await cluster.start_all()
+            await quiet(cluster)
+            await cluster.remove("IPAMBlock", cidr_name("10.0.0.0/30"))
+            await cluster.add(NODE, "first")
+            await quiet(cluster)
+            assert (await allocated(cluster)).keys() == {"10.0.0.0", "10.0.0.1", *cluster.held["first"][1]}
+
+    asyncio.run(story())
+
+
+def test_a_handle_says_how_many_addresses_it_has_in_a_block(hurried, tmp_path):
+    """Calico takes as many off as it frees, and refuses to free more than that."""
+
+    async def story():
+        async with one_node(tmp_path) as (cluster, node):
+            node.record("old", "10.0.0.0", network="former")
+            await cluster.start_all()
+            await quiet(cluster)
+            node.record("old", "10.0.0.0", "10.0.0.1", "10.0.0.5", network="former")
+            node.kill()
+            await cluster.start_all()
+            await quiet(cluster)
+            [handle] = await cluster._stored("IPAMHandle")
+            assert handle["spec"]["handleID"] == "net.old"
+            assert handle["spec"]["block"] == {"10.0.0.0/30": 2, "10.0.0.4/30": 1}
+
+    asyncio.run(story())
+
+    asyncio.run(story())
