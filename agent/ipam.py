@@ -92,10 +92,18 @@ class Ipam:
         self._newcomers = Newcomers(self._cluster, self._node, self.blocks, records, self.holding, self._hold_found)
         taken = await self._newcomers.take_over_all() if records.network or is_new else []
         if is_new:
-            # Of two addresses of an attachment in a block, the store has one.
-            await asyncio.gather(*taken, return_exceptions=True)
-            self.recording.end_first_start()
+            await self._end_first_start(taken)
         log.info("%s blocks with %s attachments", len(self.blocks), len(self._held))
+
+    async def _end_first_start(self, taken: Sequence[asyncio.Future]) -> None:
+        """Let the next run look no more for what this one has found: the blocks of this node and the store have it."""
+        # Of two addresses of an attachment in a block, the store has one.
+        await asyncio.gather(*taken, return_exceptions=True)
+        claimed = {keeper.cidr for keeper in self.blocks if keeper.claimed}
+        for handle, attachment in list(self._held.items()):
+            if not claimed.issuperset(address.block for address in attachment.addresses):
+                self.recording.hold(handle, attachment)
+        self.recording.end_first_start()
 
     def why_unable(self) -> str | None:
         """Why no pod can get an address now, as far as that is known without asking anyone; None when some can."""

@@ -189,3 +189,24 @@ def test_an_answered_address_stays_whatever_a_former_run_has_got_to_write_for_th
             await cluster.settle()
 
     asyncio.run(story())
+
+
+def test_a_borrowed_address_that_a_lost_store_had_recorded_is_known_to_all_later_runs(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.toggle_strictness()
+            await cluster.add("node-2", "a")
+            await cluster.add("node-1", "borrower")
+            await cluster.settle()
+            node = cluster.nodes["node-1"]
+            held = node.ipam.holding("net.borrower")
+            node.kill()
+            for file in tmp_path.glob("node-1.sqlite*"):
+                file.unlink()
+            for _start in range(3):
+                await cluster.start_all()
+                assert node.ipam.holding("net.borrower") == held
+                node.kill()
+            await cluster.settle()
+
+    asyncio.run(story())
