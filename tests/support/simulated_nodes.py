@@ -161,9 +161,7 @@ class NodeStore(Store):
 
 
 class SimulatedNode:
-    """A node. Its store survives its deaths. A freed address rests for `cooldown` seconds from the next start on."""
-
-    cooldown = 0.0
+    """A node. Its store survives its deaths."""
 
     def __init__(self, name: str, datastore: LocalDatastore, folder: Path, tasks: Tasks):
         self.name = name
