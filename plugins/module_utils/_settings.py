@@ -10,16 +10,20 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from types import MappingProxyType
 
 from ._core.endpoint import loopback_endpoint
 from ._core.names import OBJECT_NAME
 
 INTERFACES = "/sys/class/net"
+# Below these, the CNI configuration is not the role's to write.
+WITHOUT_CONFLIST = ("calico", "none")
 # Source: macvlan and ipvlan of the CNI plugins, 1.0 to 1.9.
 MODES = MappingProxyType({"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")})
 # Source: Linux's IFNAMSIZ and dev_valid_name.
-_INTERFACE_NAME = re.compile(r"[^\s/:]{1,15}")
+_LONGEST_INTERFACE_NAME = 15
+_INTERFACE_NAME = re.compile(rf"(?!\.{{1,2}}$)[^\s/:]{{1,{_LONGEST_INTERFACE_NAME}}}")
 # IPv4 needs 68 bytes of a link (RFC 791), IPv6 needs 1280 (RFC 8200).
 _SMALLEST_MTU = MappingProxyType({"IPv4": 68, "IPv6": 1280})
 _LARGEST_MTU = 65535
@@ -92,6 +96,11 @@ def _names(given):
     if not OBJECT_NAME.fullmatch(given["network"].lower()):
         hint = "letters, digits, '-' and '.' are allowed, as it becomes a part of objects' names"
         yield f"network_name is {given['network']!r}; {hint}"
+    if given["main_plugin"] not in WITHOUT_CONFLIST:
+        yield from _conflist(given)
+
+
+def _conflist(given):
     # Source: libcni reads a list of plugins only from files with this suffix.
     if os.path.basename(given["conflist"]) != given["conflist"] or not given["conflist"].endswith(".conflist"):
         hint = f"the name of a file in {given['net_dir']} that ends in .conflist is expected"
@@ -106,8 +115,8 @@ def _folders(given):
 
 def _main_plugin(given):
     if given["main_plugin"] == "bridge" and not _INTERFACE_NAME.fullmatch(given["bridge"]):
-        hint = "the name of a network interface is expected: 15 characters at most, none of them '/', ':' or a space"
-        yield f"bridge is {given['bridge']!r}; {hint}"
+        hint = "15 characters at most, none of them '/', ':' or a space, and not '.' or '..'"
+        yield f"bridge is {given['bridge']!r}; the name of a network interface is expected: {hint}"
 
 
 def _segment(given, interfaces):
@@ -115,6 +124,18 @@ def _segment(given, interfaces):
     modes = MODES[given["main_plugin"]]
     if given["mode"] not in ("", *modes):
         yield f"mode is {given['mode']!r}; {given['main_plugin']} has {', '.join(modes)}"
-    if given["master"] and not os.path.exists(os.path.join(interfaces, given["master"])):
-        present = ", ".join(sorted(os.listdir(interfaces)))
-        yield f"master is {given['master']!r}, and the node has no such interface; it has {present}"
+    present = sorted(os.listdir(interfaces))
+    if given["master"] and given["master"] not in present and not _may_be_alternative(given["master"]):
+        yield f"master is {given['master']!r}, and the node has no such interface; it has {', '.join(present)}"
+
+
+def _may_be_alternative(name):
+    """Whether an interface may have this alternative name, which the folder of interfaces does not list."""
+    if len(os.fsencode(name)) > _LONGEST_INTERFACE_NAME:
+        # Only netlink knows: by what socket offers, none of these is found.
+        return True
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible_collections.podnet.ipam.plugins.module_utils import _settings
 from ansible_collections.podnet.ipam.plugins.modules import node_preflight
+from support.netns import namespace, run
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/cni_ipam"
 GOOD = {
@@ -71,18 +74,28 @@ def test_the_defaults_of_role_and_module_are_the_same_and_good(interfaces):
         (
             {"main_plugin": "bridge", "bridge": "a-name-that-is-too-long"},
             "cni_ipam_bridge is 'a-name-that-is-too-long'; the name of a network interface is expected: 15 characters"
-            " at most, none of them '/', ':' or a space",
+            " at most, none of them '/', ':' or a space, and not '.' or '..'",
         ),
         ({"main_plugin": "ipvlan", "mode": "bridge"}, "cni_ipam_mode is 'bridge'; ipvlan has l2, l3, l3s"),
         (
             {"main_plugin": "macvlan", "master": "eth9"},
             "cni_ipam_master is 'eth9', and the node has no such interface; it has eth0, lo",
         ),
+        (
+            {"main_plugin": "macvlan", "master": ".."},
+            "cni_ipam_master is '..', and the node has no such interface; it has eth0, lo",
+        ),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
 )
 def test_a_value_that_no_node_could_use_is_told_with_what_would_be_right(interfaces, given, told):
     assert complaints(interfaces, **given) == [told]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a b", "a/b", "a:b", "sixteen-letters-"])
+def test_what_the_kernel_takes_for_no_name_is_no_name_of_a_bridge(interfaces, name):
+    [told] = complaints(interfaces, main_plugin="bridge", bridge=name)
+    assert told.startswith(f"cni_ipam_bridge is {name!r}; ")
 
 
 def test_all_bad_values_are_told_at_once(interfaces):
@@ -95,9 +108,22 @@ def test_all_bad_values_are_told_at_once(interfaces):
         {"main_plugin": "macvlan", "mode": "vepa", "master": "eth0", "gateways": ["10.0.0.1", "fd00::1"]},
         {"main_plugin": "ipvlan", "mode": "l3s", "subnets": ["10.0.0.0/8"], "families": ["IPv6"], "mtu": 1280},
         {"main_plugin": "ptp", "mode": "any", "master": "gone", "bridge": "used by bridge alone"},
+        {"main_plugin": "calico", "conflist": "10-calico.conf"},
+        {"main_plugin": "none", "conflist": ""},
         {"cooldown": 0, "metrics": "[::1]:9764", "token_lifetime": 600, "mtu": 68},
     ],
     ids=str,
 )
 def test_values_that_a_node_can_use_or_that_its_main_plugin_does_not_use_are_no_findings(interfaces, given):
     assert complaints(interfaces, **given) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
+@pytest.mark.parametrize("name", ["uplink", "an-alternative-name-of-any-length"])
+def test_an_interface_is_there_under_its_alternative_names_too(name):
+    given = {**GOOD, "main_plugin": "macvlan", "master": name}
+    program = f"from {_settings.__name__} import complaints; print(complaints({given!r}))"
+    with namespace("node") as node:
+        run("ip", "-n", node, "link", "add", "eth7", "type", "veth", "peer", "name", "other")
+        run("ip", "-n", node, "link", "property", "add", "dev", "eth7", "altname", name)
+        assert run("ip", "netns", "exec", node, sys.executable, "-c", program) == "[]\n"
