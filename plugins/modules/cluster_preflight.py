@@ -97,7 +97,7 @@ from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runn
 from ansible_collections.podnet.ipam.plugins.module_utils._kube import observe
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.access import Access
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.connection import open_connection
-from ansible_collections.podnet.ipam.plugins.module_utils._kube.errors import Unreachable
+from ansible_collections.podnet.ipam.plugins.module_utils._kube.errors import ApiError, Unreachable
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.network import Network
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import preflight, ranges
 
@@ -143,6 +143,8 @@ def main():
                 findings += preflight.findings(pools, cidrs, families, module.params["pools"])
         except Unreachable as error:
             findings = [preflight.unreachable(str(error))]
+        except ApiError as error:
+            findings = [preflight.refused(f"{error} (from {error.origin})", unknown_user=error.status == 401)]
     module.exit_json(changed=False, findings=findings)
 
 

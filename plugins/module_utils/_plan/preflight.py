@@ -18,6 +18,14 @@ def unreachable(message):
     return _finding(ERROR, "api_server", message)
 
 
+def refused(message, unknown_user):
+    """The finding that the API server refuses to answer what is asked, and whether for not knowing who asks."""
+    remedy = (
+        "take a kubeconfig with credentials that it accepts" if unknown_user else "nothing more is known of the cluster"
+    )
+    return _finding(ERROR, "api_server", f"{message}: {remedy}")
+
+
 def denied(rights):
     """A finding on all the `rights` together, dicts with verb, group and resource, that were denied."""
     texts = [f"{each['verb']} {each['resource']}{'.' if each['group'] else ''}{each['group']}" for each in rights]

@@ -28,6 +28,16 @@ def test_an_api_server_that_does_not_answer_is_a_finding_among_those_of_the_node
     assert (finding["severity"], finding["check"]) == ("error", "api_server") and "127.0.0.1:1" in finding["message"]
 
 
+def test_an_api_server_that_does_not_know_the_user_is_a_finding_among_those_of_the_nodes(cluster):
+    server = {"host": cluster.plane.url, "ca_cert": str(cluster.plane.ca), "api_key": "of-nobody"}
+    result = cluster.run("cluster_preflight", environ={}, access=[CRDS], **server)
+    assert not result.get("failed"), result
+    [finding] = result["findings"]
+    assert (finding["severity"], finding["check"]) == ("error", "api_server")
+    assert cluster.plane.url in finding["message"] and "401 Unauthorized" in finding["message"]
+    assert finding["message"].endswith("take a kubeconfig with credentials that it accepts")
+
+
 def test_pools_that_are_missing_or_lie_outside_are_told(cluster):
     cluster.create_pools(("outside", "192.0.2.0/24"))
     result = cluster.run("cluster_preflight", families=["IPv4", "IPv6"], pools=["outside", "nope"])
