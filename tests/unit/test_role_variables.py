@@ -202,6 +202,16 @@ def test_a_declaration_that_is_a_text_is_refused_as_it_would_be_taken_for_an_emp
     assert "pod_ip_ranges_declaration is a text; a mapping is expected" in done.stdout + done.stderr
 
 
+def test_a_value_of_another_type_stops_a_roll_out_before_any_node_is_looked_at(tmp_path):
+    (tmp_path / "hosts").write_text("[k8s_nodes]\nnode-[1:2] ansible_connection=local\n")
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path / "hosts", "podnet.ipam.deploy"]
+    done = subprocess.run([*command, "-e", "cni_ipam_mtu=much"], capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 2 and "argument 'cni_ipam_mtu' is of type" in said, said
+    [task] = re.findall(r"(?m)^TASK \[.* : (.*)\]", done.stdout)
+    assert task.startswith("Validating arguments against arg spec 'look'")
+
+
 def test_what_a_role_reads_itself_it_converts():
     for expression in expressions():
         for name in named(expression):
