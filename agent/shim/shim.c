@@ -134,7 +134,8 @@ static int connect_agent(const char *path, int seconds)
         int error = errno;
         close(fd);
         errno = error;
-        if (error != ECONNREFUSED && error != ENOENT && error != EAGAIN)
+        /* EAGAIN: the agent's queue has been full for all of `seconds`. */
+        if (error != ECONNREFUSED && error != ENOENT)
             return -1;
         nanosleep(&pause, NULL);
         errno = error;

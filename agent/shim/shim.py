@@ -77,7 +77,8 @@ def connect_agent(seconds):
         except OSError as error:
             agent.close()
             attempts -= 1
-            if not attempts or error.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN):
+            # EAGAIN: the agent's queue has been full for all of `seconds`.
+            if not attempts or error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
                 raise
         time.sleep(CONNECT_PAUSE_SECONDS)
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from podnet_ipam.agent.protocol import LARGEST_REQUEST, parse_request
+from support.plane import SHIM
 from support.shims import FORMS, script, shim
 
 ENDED = "podnet-ipam: the agent ended before it answered: Connection reset by peer"
@@ -201,10 +202,18 @@ def test_an_agent_that_does_not_answer_in_time_is_given_up(listening, tmp_path, 
     assert delete.returncode == 0 and len(list(spool.iterdir())) == 1
 
 
-def test_an_agent_whose_queue_is_full_is_waited_for(listening, tmp_path):
-    waiting = [socket.socket(socket.AF_UNIX) for _number in range(2)]
-    for client in waiting:
+@pytest.fixture
+def waiting(listening):
+    """Clients that fill the queue of an agent that accepts nobody."""
+    clients = [socket.socket(socket.AF_UNIX) for _number in range(2)]
+    for client in clients:
         client.connect(listening.getsockname())
+    yield clients
+    for client in clients:
+        client.close()
+
+
+def test_an_agent_whose_queue_is_full_is_waited_for(listening, waiting, tmp_path):
     process = subprocess.Popen(
         [script(tmp_path, {"CONNECT_ATTEMPTS": 1})],
         env=environment(tmp_path, "ADD"),
@@ -220,3 +229,21 @@ def test_an_agent_whose_queue_is_full_is_waited_for(listening, tmp_path):
         received(connection)
         connection.sendall(b"\0served")
     assert process.communicate()[0] == b"served" and process.returncode == 0
+
+
+def test_an_agent_whose_queue_stays_full_is_given_up_after_the_time_of_one_answer(waiting, tmp_path, spool):
+    hurried = script(tmp_path, {"ANSWER_TIMEOUT_SECONDS": 1, "DEL_TIMEOUT_SECONDS": 1, "CONNECT_ATTEMPTS": 1000})
+    add = given_up(hurried, tmp_path, "ADD")
+    assert told(add) == (1, 11, AWAY.replace("No such file or directory", "Resource temporarily unavailable"))
+    assert given_up(hurried, tmp_path, "DEL").returncode == 0 and len(list(spool.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_the_compiled_one_gives_up_an_agent_whose_queue_stays_full_as_well(waiting, tmp_path, spool):
+    assert given_up(SHIM, tmp_path, "DEL").returncode == 0 and len(list(spool.iterdir())) == 1
+
+
+def given_up(executable, folder, command):
+    """Run the executable, which must come to an end long before it would have tried again and again."""
+    known = environment(folder, command)
+    return subprocess.run([executable], env=known, input=b"", capture_output=True, check=False, timeout=60)
