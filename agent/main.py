@@ -55,6 +55,7 @@ SPOOL_SECONDS = 5.0
 CHECKPOINT_SECONDS = 2.0
 # After those who waited for the start are answered, which the collection of garbage would keep waiting.
 FREEZE_SECONDS = 1.0
+EARLIER_ENDS_FIRST = "DELs that came while there was no agent are carried out before anything else"
 
 T = TypeVar("T")
 
@@ -70,10 +71,32 @@ class Agent:
         self._ready = asyncio.Event()
         self._store = Store(config.store)
         self._spool = Spool(config.spool)
+        # What is done when a DEL that is under way has been answered, and of which container it is.
+        self._ending: dict[asyncio.Future[None], str] = {}
         self.insight = Insight(config, client, self._store, self._spool, busy)
 
     async def answer(self, request: Request) -> Answer:
         record = Record(request)
+        container = request.variables.get("CNI_CONTAINERID", "")
+        if request.command == "ADD":
+            await self._wait_for_earlier_ends(container)
+        if request.command != "DEL":
+            return await self._answer(request, record)
+        over = asyncio.get_running_loop().create_future()
+        self._ending[over] = container
+        try:
+            return await self._answer(request, record)
+        finally:
+            del self._ending[over]
+            over.set_result(None)
+
+    async def _wait_for_earlier_ends(self, container: str) -> None:
+        """Until the DELs of a container that came before its ADD are answered: each may yet leave a tombstone."""
+        earlier = [over for over, ending in self._ending.items() if ending == container]
+        if earlier:
+            await asyncio.wait(earlier)
+
+    async def _answer(self, request: Request, record: Record) -> Answer:
         if not await self._is_ready(STATUS_SECONDS if request.command == "STATUS" else READY_SECONDS):
             answer = self._refuse_unready(request, record)
         elif not await self._is_settled(request):
@@ -106,7 +129,7 @@ class Agent:
         code = TRY_AGAIN_LATER
         if request.command == "STATUS":
             code = LIMITED_CONNECTIVITY if self._config.routes else NOT_AVAILABLE
-        return _refuse(record, self.insight.why_unable(), code)
+        return _refuse(record, self.insight.why_unable() or EARLIER_ENDS_FIRST, code)
 
     def _postpone(self, request: Request, record: Record) -> Answer:
         """A DEL that could not be carried out now is carried out later: a runtime may never ask again."""
