@@ -14,6 +14,7 @@ from .._core.names import cidr_name, is_deleted
 from .._core.pool import Pool
 from .._core.room import ROUTES, STRICT, View, holder
 from .._kube.errors import ApiError, NotFound, Unreachable
+from .backoff import Backoff
 from .blocks import BlockKeeper
 from .claims import Claims
 from .cluster import Affinity, Cluster
@@ -65,6 +66,10 @@ class NodeBlocks:
                 self._adopt(block)
         self._cluster.on_reserved = self._reserve_again
         self._cluster.on_claim_changed = self._claim_changed
+        # What befell the claims while their blocks were read.
+        present = {claim.cidr: claim for claim in self._cluster.claims_of(self._node)}
+        for claim in claims:
+            self._claim_changed(claim, present.get(claim.cidr))
         for block, ordinal, keep in resting:
             if block in self._keepers:
                 # A clock that jumped back must not keep an address for longer than it would have rested at all.
@@ -194,14 +199,22 @@ class NodeBlocks:
     async def _settle(self, cidr: str) -> None:
         """A claim that someone began to release, and did not finish to, is confirmed again."""
         await asyncio.sleep(CLAIM_SETTLE_SECONDS)
+        backoff = Backoff()
+        while True:
+            try:
+                await self._settle_now(cidr)
+            except (ApiError, Unreachable) as error:
+                log.warning("the claim on block %s stays unconfirmed for now: %s", cidr, error)
+                await backoff.pause(error.retry_after)
+            else:
+                return self.forget([cidr])
+
+    async def _settle_now(self, cidr: str) -> None:
         async with self.claiming:
             keeper = self._keepers.get(cidr)
             claims = {affinity.cidr: affinity.confirmed for affinity in self._cluster.claims_of(self._node)}
             if keeper is not None and claims.get(cidr) is False:
-                try:
-                    keeper.claimed = await self._claims.complete(cidr, confirmed=False) is not None
-                except (ApiError, Unreachable) as error:
-                    log.warning("the claim on block %s stays unconfirmed: %s", cidr, error)
+                keeper.claimed = await self._claims.complete(cidr, confirmed=False) is not None
 
     async def give_back(self, keeper: BlockKeeper) -> None:
         """Release the claim on a block if it is idle, and stays so."""
