@@ -31,12 +31,15 @@ log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """A block that was listed. `block` is the IPAMBlock where this node may get an address of it, else None: a cluster
-    has thousands of full ones, and nobody needs to remember what they hold.
+    """What is remembered of a block that was listed: a cluster has thousands, and each is large.
+
+    What it may be good for is read again before it is used. `lends` and `is_abandoned` as in room.py.
     """
 
     cidr: str
-    block: dict | None
+    lends: bool
+    is_abandoned: bool
+    is_deleted: bool
 
 
 class Claims:
@@ -70,7 +73,7 @@ class Claims:
                     return block
                 # The cache of claims lags behind, or the block is one that nobody has claimed.
                 found = await self._blocks_of(pool, asked)
-                known.update(cidr for cidr, block in found if block is None or not is_deleted(block))
+                known.update(each.cidr for each in found if not each.is_deleted)
                 taken |= known
         return None
 
@@ -79,19 +82,24 @@ class Claims:
 
         One that somebody began to delete is deleted first.
         """
-        for _cidr, block in await self._blocks_of(pool, asked):
+        for cidr in [found.cidr for found in await self._blocks_of(pool, asked) if found.is_abandoned]:
+            block = await self._read(cidr)
             if block is not None and self._is_abandoned(block) and await self.release(block):
-                cidr, owner = block["spec"]["cidr"], block["spec"]["affinity"]
+                owner = block["spec"]["affinity"]
                 log.info("the claim of %s on the empty block %s is released", owner, cidr)
                 claimed = await self.claim_block(pool, cidr)
                 if claimed is not None:
                     return claimed
         return None
 
-    async def lenders(self, pool: Pool, asked: float) -> list[dict]:
-        """The IPAMBlocks of a pool of which addresses can be borrowed, whosever they are; `asked` as in `claim`."""
-        blocks = [block for _cidr, block in await self._blocks_of(pool, asked)]
-        return [block for block in blocks if block is not None and _lends(block)]
+    async def lenders(self, pool: Pool, asked: float) -> list[str]:
+        """The CIDRs of a pool's blocks that may have addresses to lend, whosever they are; `asked` as in `claim`."""
+        return [found.cidr for found in await self._blocks_of(pool, asked) if found.lends]
+
+    async def lender(self, cidr: str) -> dict | None:
+        """The IPAMBlock of one of them, None when it has nothing to lend any more."""
+        block = await self._read(cidr)
+        return block if block is not None and _lends(block) else None
 
     async def seen(self, free: Callable[[dict], int]) -> tuple[Seen, ...]:
         """All blocks that there are; `free` tells how many addresses of an IPAMBlock may be given out unasked."""
@@ -124,10 +132,13 @@ class Claims:
         return [found for found in self._listing if pool.contains(found.cidr)]
 
     def _found(self, block: dict) -> Found:
-        spec = block["spec"]
-        may_borrow = not self._cluster.config.strict_affinity and _lends(block)
-        empty = all(index is None for index in spec["allocations"])
-        return Found(spec["cidr"], block if may_borrow or empty or is_deleted(block) else None)
+        return Found(block["spec"]["cidr"], _lends(block), self._is_abandoned(block), is_deleted(block))
+
+    async def _read(self, cidr: str) -> dict | None:
+        try:
+            return await self._client.get(self._calico.path("IPAMBlock", cidr_name(cidr)))
+        except NotFound:
+            return None
 
     async def release(self, block: dict) -> bool:
         """Release the claim on an empty block, whosever it is, and delete the block.
@@ -158,12 +169,9 @@ class Claims:
         A claim that is not confirmed yet is confirmed when the block is ours, and deleted when it is not. As with
         Calico, whoever reads a block that is marked as deleted deletes it.
         """
-        path = self._calico.path("IPAMBlock", cidr_name(cidr))
-        try:
-            block = await self._client.get(path)
-        except NotFound:
-            block = None
+        block = await self._read(cidr)
         if block is not None and is_deleted(block):
+            path = self._calico.path("IPAMBlock", cidr_name(cidr))
             await self._tidy(delete_softly(self._client, self._calico, path, block))
         elif block is not None and block["spec"].get("affinity") == host_affinity(self._node):
             return block if confirmed else await self._confirm(block)

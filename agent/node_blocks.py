@@ -137,9 +137,14 @@ class NodeBlocks:
         """Take over an empty block of another node, None when there is none."""
         return self._adopted(await self._claims.reclaim(pool, asked))
 
-    async def lenders(self, pool: Pool, asked: float) -> Iterator[BlockKeeper]:
-        """The blocks of which addresses may be borrowed, one by one. One of which none is, is to be forgotten."""
-        return map(self._known, await self._claims.lenders(pool, asked))
+    async def lender(self, pool: Pool, asked: float) -> BlockKeeper | None:
+        """A block, whosever it is, of which an address may be borrowed; None when there is none."""
+        for cidr in await self._claims.lenders(pool, asked):
+            stored = await self._claims.lender(cidr)
+            if stored is not None and self._known(stored).lendable > 0:
+                return self._keepers[cidr]
+            self.forget([cidr])
+        return None
 
     async def take(self, address: str) -> BlockKeeper | None:
         """The keeper of an address's block, which is claimed if it is free; None when the address lies in no pool."""

@@ -179,10 +179,9 @@ class Promises:
         if self._blocks.why_not_borrow:
             return None
         for pool in choice.pools:
-            for keeper in await self._blocks.lenders(pool, asked):
-                if keeper.lendable > 0:
-                    return Promise.of(keeper, borrowed=True)
-                self._blocks.forget([keeper.cidr])
+            keeper = await self._blocks.lender(pool, asked)
+            if keeper is not None:
+                return Promise.of(keeper, borrowed=True)
         return None
 
 
