@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from .._core.block import Block
+from .._core.block import Block, spec_problem
 from .._core.names import cidr_name, host_affinity, is_deleted, spare_handle
 from .._core.room import owner_of
 from .._kube.calico import CalicoApi
@@ -32,7 +32,18 @@ from .handles import delete_softly
 from .metrics import BLOCK_CONFLICTS
 from .resting import FOR_NOBODY, Keep, Resting
 
+WAITS_TO_BE_MENDED = "and is left out until somebody mends it"
+
 log = logging.getLogger(__name__)
+
+
+def why_broken(spec: dict) -> str | None:
+    """What forbids working with a stored block, as a text; None when nothing does."""
+    try:
+        ipaddress.ip_network(spec["cidr"])
+    except ValueError as error:
+        return f"spec.cidr: {error}"
+    return spec_problem(spec)
 
 
 class BlockKeeper:
@@ -41,6 +52,8 @@ class BlockKeeper:
     `reserved` gives the ordinals of a block's CIDR that must not be assigned unasked. A freed address rests for
     `cooldown` seconds. `claimed` says whether this node's claim on the block stands; without it, the block is another
     node's or nobody's, and what this node holds of it is borrowed.
+
+    ValueError for a block that is broken. One that becomes so gives out nothing until somebody has mended it.
 
     Where a claimed block has been deleted, `renew` returns it as it was made anew, by this node or another one; None
     where it cannot be had, NotFound where not at this moment. `on_renewed` is called with the keeper then.
@@ -75,6 +88,8 @@ class BlockKeeper:
         self.claimed = False
         self._stored = stored
         self._may_be_empty = False
+        # Whether what is stored now cannot be worked with; the block in memory is what it was before.
+        self.is_broken = False
         self._load(stored)
 
     @property
@@ -105,19 +120,19 @@ class BlockKeeper:
     @property
     def is_this_nodes(self) -> bool:
         """Whether the block is this node's, by its claim and by what the block itself says."""
-        return self.claimed and self._block.affinity == self._affinity
+        return self.claimed and not self.is_broken and self._block.affinity == self._affinity
 
     @property
     def lendable(self) -> int:
         """Addresses that can still be promised, whosever block it is. Promise by incrementing `promised`."""
         self._wake()
-        return self._block.assignable - self.promised
+        return 0 if self.is_broken else self._block.assignable - self.promised
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is held, promised, resting or under way, as far as is known here."""
         self._wake()
-        return not (self._block.allocated or self.promised or self._resting or self._queue)
+        return not (self.is_broken or self._block.allocated or self.promised or self._resting or self._queue)
 
     @property
     def is_pinned(self) -> bool:
@@ -132,7 +147,9 @@ class BlockKeeper:
     @property
     def concerns_node(self) -> bool:
         """Whether this node holds or is about to hold or to free an address of the block."""
-        return bool(self.promised or self._queue) or any(self.is_own(attribute) for _ordinal, attribute in self.holders)
+        return bool(self.promised or self._queue or self.is_broken) or any(
+            self.is_own(attribute) for _ordinal, attribute in self.holders
+        )
 
     @property
     def stored(self) -> dict:
@@ -234,8 +251,14 @@ class BlockKeeper:
     def refresh(self, stored: dict) -> None:
         """Take over the block as somebody has just read it. With changes under way, the next write finds out itself."""
         known, read = (each["spec"].get("sequenceNumber", 0) for each in (self._stored, stored))
-        if not self._queue and read > known:
+        if self._queue or read <= known:
+            return
+        try:
             self._load(stored)
+        except ValueError:
+            # It is read again until it is mended.
+            self._stale = True
+            self._wake_writer()
 
     def restore(self, ordinal: int, handle: str, secondary: dict[str, str], after: asyncio.Future) -> Change:
         """Allocate the very address that an earlier run gave out, and could not store."""
@@ -256,9 +279,12 @@ class BlockKeeper:
     def _enqueue(self, change: Change) -> Change:
         if self._perform(change):
             self._queue.append(change)
-            if self._writer is None or self._writer.done():
-                self._writer = asyncio.get_running_loop().create_task(self._write_all())
+            self._wake_writer()
         return change
+
+    def _wake_writer(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write_all())
 
     def _perform(self, change: Change) -> bool:
         """Carry out a change in memory. Return whether it has to be stored."""
@@ -297,9 +323,9 @@ class BlockKeeper:
         return True
 
     async def _write_all(self) -> None:
-        """Write until the queue is empty."""
+        """Write until the queue is empty, and the block is none that waits to be mended."""
         backoff = Backoff()
-        while self._queue:
+        while self._queue or self.is_broken:
             retry_after = None
             try:
                 if self._stale:
@@ -356,11 +382,12 @@ class BlockKeeper:
         renewed = stored is None and self.claimed
         if renewed:
             stored = await self._renew(self.cidr)
+        if stored is not None:
+            self._load(stored)
         queue, self._queue = self._queue, []
         if stored is None:
             self._lose(queue)
             return
-        self._load(stored)
         self._stale = False
         for change in queue:
             # What is answered already is kept in whosever block it is now: a running pod's address never changes.
@@ -388,13 +415,18 @@ class BlockKeeper:
         used = ", ".join(self.address(ordinal) for ordinal, _handle, _owner in self.attachments)
         if used:
             log.critical("block %s does not exist any more, but %s are in use here", self.cidr, used)
-        self.claimed = False
+        self.claimed = self.is_broken = False
         for change in queue:
             gone = BlockUnusableError(f"block {self.cidr} does not exist any more")
             change.settle(gone if change.is_assignment else None)
 
     def _load(self, stored: dict) -> None:
+        """Take over what is stored. ValueError where it is broken; then what was there before stays."""
         spec = stored["spec"]
+        problem = why_broken(spec)
+        self.is_broken = problem is not None
+        if self.is_broken:
+            raise ValueError(f"block {self._path.rpartition('/')[2]} is broken, {WAITS_TO_BE_MENDED}: {problem}")
         # As long as nothing else is written, a write that nobody answered may still come.
         if stored["metadata"]["resourceVersion"] != self._stored["metadata"]["resourceVersion"]:
             self._may_be_empty = False

@@ -13,6 +13,7 @@ from 3.32 on, a node that finds every block claimed may release another node's c
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,6 +25,7 @@ from .._core.names import affinity_name, cidr_name, host_affinity, is_deleted
 from .._core.pool import Pool
 from .._core.room import RECLAIM_SECONDS, Seen, is_abandoned, may_lend
 from .._kube.errors import AlreadyExists, Conflict, NotFound
+from .blocks import WAITS_TO_BE_MENDED, why_broken
 from .cluster import Cluster
 from .handles import MOST_TRIES, delete_softly
 
@@ -48,6 +50,8 @@ class Claims:
     def __init__(self, cluster: Cluster, node: str):
         self._listing: list[Found] = []
         self._listed = 0.0
+        # The broken blocks that have been reported, by name, and in which version.
+        self._reported: dict[str, str] = {}
         self._client = cluster.client
         self._calico = cluster.calico
         self._cluster = cluster
@@ -84,7 +88,9 @@ class Claims:
         """
         for cidr in [found.cidr for found in await self._blocks_of(pool, asked) if found.is_abandoned]:
             block = await self._read(cidr)
-            if block is not None and self._is_abandoned(block) and await self.release(block):
+            if block is None or not self.is_sound(block):
+                continue
+            if self._is_abandoned(block) and await self.release(block):
                 owner = block["spec"]["affinity"]
                 log.info("the claim of %s on the empty block %s is released", owner, cidr)
                 claimed = await self.claim_block(pool, cidr)
@@ -99,7 +105,7 @@ class Claims:
     async def lender(self, cidr: str) -> dict | None:
         """The IPAMBlock of one of them, None when it has nothing to lend any more."""
         block = await self._read(cidr)
-        return block if block is not None and _lends(block) else None
+        return block if block is not None and self.is_sound(block) and _lends(block) else None
 
     async def seen(self, free: Callable[[dict], int]) -> tuple[Seen, ...]:
         """All blocks that there are; `free` tells how many addresses of an IPAMBlock may be given out unasked."""
@@ -127,12 +133,28 @@ class Claims:
         In a full cluster, one look at all blocks serves all the pods that were waiting for one.
         """
         if self._listed < asked:
-            self._listed = time.monotonic()
-            self._listing, _version = await self._client.list(self._calico.path("IPAMBlock"), keep=self._found)
+            now = time.monotonic()
+            found, _version = await self._client.list(self._calico.path("IPAMBlock"), keep=self._found)
+            self._listed, self._listing = now, [each for each in found if each is not None]
         return [found for found in self._listing if pool.contains(found.cidr)]
 
-    def _found(self, block: dict) -> Found:
-        return Found(block["spec"]["cidr"], _lends(block), self._is_abandoned(block), is_deleted(block))
+    def _found(self, block: dict) -> Found | None:
+        """None for a block that does not even say which one it is."""
+        cidr = block["spec"]["cidr"]
+        if not self.is_sound(block):
+            return Found(cidr, lends=False, is_abandoned=False, is_deleted=False) if _is_network(cidr) else None
+        return Found(cidr, _lends(block), self._is_abandoned(block), is_deleted(block))
+
+    def is_sound(self, block: dict) -> bool:
+        """Whether an IPAMBlock can be worked with. One that is broken is reported, once in each version."""
+        problem, metadata = why_broken(block["spec"]), block["metadata"]
+        name, version = metadata["name"], metadata["resourceVersion"]
+        if problem is None:
+            self._reported.pop(name, None)
+        elif self._reported.get(name) != version:
+            self._reported[name] = version
+            log.critical("block %s is broken, %s: %s", name, WAITS_TO_BE_MENDED, problem)
+        return problem is None
 
     async def _read(self, cidr: str) -> dict | None:
         try:
@@ -167,13 +189,16 @@ class Claims:
         """The block behind a claim of this node, or None when the claim came to nothing.
 
         A claim that is not confirmed yet is confirmed when the block is ours, and deleted when it is not. As with
-        Calico, whoever reads a block that is marked as deleted deletes it.
+        Calico, whoever reads a block that is marked as deleted deletes it. A broken block of ours is left as it is, and
+        so is the claim on it.
         """
         block = await self._read(cidr)
         if block is not None and is_deleted(block):
             path = self._calico.path("IPAMBlock", cidr_name(cidr))
             await self._tidy(delete_softly(self._client, self._calico, path, block))
         elif block is not None and block["spec"].get("affinity") == host_affinity(self._node):
+            if not self.is_sound(block):
+                return None
             return block if confirmed else await self._confirm(block)
         if not confirmed:
             await self._give_up(cidr)
@@ -273,3 +298,11 @@ class Claims:
 
 def _lends(block: dict) -> bool:
     return not is_deleted(block) and may_lend(block["spec"])
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True

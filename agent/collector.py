@@ -91,7 +91,11 @@ class Collector:
         for handle, attachment in suspects.items():
             patience = self._grace * (1 if self._witnesses(attachment) == 2 else _PATIENCE_WITH_ONE_WITNESS)
             if now - self._suspected[handle] >= patience and await self._is_gone(attachment):
-                freed = await self._free(handle, attachment)
+                try:
+                    freed = await self._free(handle, attachment)
+                except CniError as error:  # such as a broken block: the others are freed all the same
+                    log.warning("handle %s is freed later: %s", handle, error.message)
+                    continue
                 owner = "pod {namespace}/{pod}" if attachment.owner.get("pod") else "a container"
                 who = owner.format_map(attachment.owner)
                 if freed:

@@ -15,10 +15,11 @@ selectors and annotations come from the watch caches and blocks are in memory, s
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -343,11 +344,24 @@ class Ipam:
     async def _recover(self, handle: str, rows: Sequence[Row]) -> None:
         """Apply what an earlier run recorded of an attachment to what the API server has."""
         cidrs = [row.block for row in rows]
-        keepers = {keeper.cidr: keeper for keeper in await self.blocks.keepers_of(cidrs)}
+        try:
+            keepers = {keeper.cidr: keeper for keeper in await self.blocks.keepers_of(cidrs)}
+        except CniError as error:
+            log.critical("handle %s: %s", handle, error.message)
+            if any(row.state == RELEASED for row in rows):
+                self._mirror.write(handle, lambda: self._release_mended(handle, cidrs))
+            else:
+                self._hold_recorded(handle, rows, [self._recorded(row) for row in rows])
+            return
         if any(row.state == RELEASED for row in rows) or not self._restore(handle, rows, keepers):
             changes = [keeper.release(handle) for keeper in keepers.values()]
             self._held.pop(handle, None)
             self._mirror.write(handle, lambda: self._mirror_release(handle, cidrs, changes))
+
+    async def _release_mended(self, handle: str, cidrs: Sequence[str]) -> None:
+        """Finish a release of an earlier run. CniError as long as a block is broken."""
+        changes = [keeper.release(handle) for keeper in await self.blocks.keepers_of(cidrs)]
+        await self._mirror_release(handle, cidrs, changes)
 
     def _restore(self, handle: str, rows: Sequence[Row], keepers: Mapping[str, BlockKeeper]) -> bool:
         """Have the blocks hold what the rows say. False when none of the addresses is to be had any more.
@@ -368,9 +382,18 @@ class Ipam:
             addresses = [self._address(keeper, ordinal) for keeper, ordinal in held]
             # The store may not know of an address that it has once refused to record.
             known = {address.address: address for address in (*self.holding(handle), *addresses)}
-            held_now, first = by_family(known.values()), rows[0]
-            self._held[handle] = Attachment(held_now, first.secondary, first.netns, time.monotonic(), first.keep)
+            self._hold_recorded(handle, rows, known.values())
         return bool(held)
+
+    def _hold_recorded(self, handle: str, rows: Sequence[Row], addresses: Iterable[Address]) -> None:
+        first = rows[0]
+        held = by_family(addresses)
+        self._held[handle] = Attachment(held, first.secondary, first.netns, time.monotonic(), first.keep)
+
+    def _recorded(self, row: Row) -> Address:
+        """The address of a row whose block cannot be read."""
+        address = ipaddress.ip_network(row.block)[row.ordinal]
+        return Address(str(address), row.block, row.ordinal, self._cluster.pool_of(row.block))
 
     def _hold_found(
         self, handle: str, found: Sequence[tuple[BlockKeeper, int]], new: Attachment
@@ -395,6 +418,8 @@ class Ipam:
             if (keeper.cidr, ordinal) not in attachment.places:
                 addresses = by_family((*attachment.addresses, self._address(keeper, ordinal)))
                 self._held[handle] = replace(attachment, addresses=addresses)
+        # What ran on while the block was broken, and could not be stored before.
+        self._restore_held(keeper)
 
     def _restore_held(self, keeper: BlockKeeper) -> None:
         """A block was deleted and made anew: what runs keeps its addresses. What is under way is in its queue."""

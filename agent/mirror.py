@@ -97,8 +97,8 @@ class Mirror:
                         if lull:
                             await asyncio.wait({lull})
                         return await write()
-                except (ApiError, Unreachable) as error:
-                    retry_after = error.retry_after
+                except (ApiError, Unreachable, CniError) as error:
+                    retry_after = getattr(error, "retry_after", None)
                     self._trouble = str(error)
                     log.warning("handle %s waits for %s: %s", handle, self._client.name, error)
                 except Exception:  # a bug: what is recorded here must not be lost with the task

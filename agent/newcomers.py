@@ -19,6 +19,7 @@ from .._kube.errors import ApiError, Unreachable
 from .attachments import Address, Attachment, timestamp
 from .blocks import BlockKeeper
 from .cluster import Cluster
+from .errors import CniError
 from .node_blocks import NodeBlocks
 from .pods import is_asked_for, may_use
 from .running import Records, Running
@@ -54,7 +55,13 @@ class Newcomers:
 
         ApiError or Unreachable where that cannot be done now.
         """
-        return [stored for attachment in self._records.all() for stored in await self._take_over(attachment)]
+        stored = []
+        for attachment in self._records.all():
+            try:
+                stored += await self._take_over(attachment)
+            except CniError as error:  # a broken block, which gives out nothing
+                log.critical("container %s runs with addresses that cannot be held: %s", attachment.container, error)
+        return stored
 
     async def notice(self) -> None:
         """Hold what has begun to run since."""
@@ -62,7 +69,7 @@ class Newcomers:
             for attachment in self._records.newcomers():
                 try:
                     await self._take_over(attachment)
-                except (ApiError, Unreachable) as error:
+                except (ApiError, Unreachable, CniError) as error:
                     # In a block that this node has not got, so that it gives out nothing of it either.
                     log.warning(
                         "container %s runs with addresses that cannot be held yet: %s", attachment.container, error

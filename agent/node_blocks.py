@@ -15,9 +15,10 @@ from .._core.pool import Pool
 from .._core.room import ROUTES, STRICT, View, holder
 from .._kube.errors import ApiError, NotFound, Unreachable
 from .backoff import Backoff
-from .blocks import BlockKeeper
+from .blocks import WAITS_TO_BE_MENDED, BlockKeeper
 from .claims import Claims
 from .cluster import Affinity, Cluster
+from .errors import TRY_AGAIN_LATER, CniError
 from .resting import Keep
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,11 @@ class NodeBlocks:
     async def find_borrowed(self) -> None:
         """Adopt every block in which this node holds addresses: for a node that has no record of its own."""
         for block in await self._claims.blocks_held():
-            if block["spec"]["cidr"] not in self._keepers and not is_deleted(block):
-                self._on_adopted(self._known(block))
+            if block["spec"]["cidr"] in self._keepers or is_deleted(block):
+                continue
+            keeper = self._known(block)
+            if keeper is not None:
+                self._on_adopted(keeper)
 
     def __len__(self) -> int:
         return sum(keeper.claimed for keeper in self._keepers.values())
@@ -103,6 +107,8 @@ class NodeBlocks:
         def free(block: dict) -> int:
             cidr = block["spec"]["cidr"]
             keeper = self._keepers.get(cidr)
+            if not self._claims.is_sound(block):
+                return 0
             if keeper is not None and not keeper.claimed:
                 keeper.refresh(block)
             for address in (address for address, home in homes.items() if home == cidr):
@@ -141,8 +147,9 @@ class NodeBlocks:
         """A block, whosever it is, of which an address may be borrowed; None when there is none."""
         for cidr in await self._claims.lenders(pool, asked):
             stored = await self._claims.lender(cidr)
-            if stored is not None and self._known(stored).lendable > 0:
-                return self._keepers[cidr]
+            keeper = self._known(stored) if stored else None
+            if keeper is not None and keeper.lendable > 0:
+                return keeper
             self.forget([cidr])
         return None
 
@@ -251,25 +258,26 @@ class NodeBlocks:
     def _adopted(self, stored: dict | None) -> BlockKeeper | None:
         return None if stored is None else self._adopt(stored)
 
-    def _adopt(self, stored: dict) -> BlockKeeper:
-        """Take over a block that this node has claimed."""
+    def _adopt(self, stored: dict) -> BlockKeeper | None:
+        """Take over a block that this node has claimed. None where it is broken."""
         keeper = self._known(stored)
-        keeper.claimed = True
-        self._on_adopted(keeper)
+        if keeper is not None:
+            keeper.claimed = True
+            self._on_adopted(keeper)
         return keeper
 
-    def _known(self, stored: dict) -> BlockKeeper:
-        """The keeper of a block that was just read."""
+    def _known(self, stored: dict) -> BlockKeeper | None:
+        """The keeper of a block that was just read. None where it is broken: it is left out."""
         cidr = stored["spec"]["cidr"]
         keeper = self._keepers.get(cidr)
-        if keeper is None:
-            keeper = self._keepers[cidr] = self._new_keeper(stored)
-        else:
+        if keeper is not None:
             keeper.refresh(stored)
-        return keeper
+        elif self._claims.is_sound(stored):
+            keeper = self._keepers[cidr] = self._new_keeper(stored)
+        return None if keeper is None or keeper.is_broken else keeper
 
     async def keepers_of(self, cidrs: Sequence[str]) -> list[BlockKeeper]:
-        """The blocks' keepers. Blocks that are gone have none."""
+        """The blocks' keepers. Blocks that are gone have none. CniError, to try again, where one is broken."""
         keepers = []
         for cidr in cidrs:
             keeper = self._keepers.get(cidr)
@@ -280,6 +288,8 @@ class NodeBlocks:
                 except NotFound:
                     continue
                 keeper = self._known(stored)
+            if keeper is None:
+                raise CniError(TRY_AGAIN_LATER, f"block {cidr} is broken, {WAITS_TO_BE_MENDED}")
             keepers.append(keeper)
         return keepers
 

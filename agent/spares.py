@@ -25,6 +25,7 @@ from .._kube.errors import ApiError, Unreachable
 from .blocks import BlockKeeper
 from .changes import BlockUnusableError
 from .cluster import Cluster
+from .errors import CniError
 from .handles import Handles
 from .idle_blocks import look_seconds
 from .node_blocks import NodeBlocks
@@ -59,7 +60,7 @@ class Spares:
             self._blocks.spares_concerned.clear()
             try:
                 await self._look()
-            except (ApiError, Unreachable) as error:
+            except (ApiError, Unreachable, CniError) as error:
                 log.warning("spare blocks are looked after later: %s", error)
             try:
                 async with asyncio.timeout(look_seconds(patience)):
