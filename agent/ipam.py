@@ -84,13 +84,13 @@ class Ipam:
         What runs by the runtime's own `records` and is known to nobody else is held from here on, too (newcomers.py).
         Where the network's name is not known, it counts at the first start only. The watch caches must be complete.
         """
+        self._newcomers = Newcomers(self._cluster, self._node, self.blocks, records, self.holding, self._hold_found)
         await self.blocks.start(self._store.resting())
         is_new = self._store.is_new
         if is_new:
             await self.blocks.find_borrowed()
         for handle, rows in groupby(list(self._store.rows()), key=lambda row: row.handle):
             await self._recover(handle, list(rows))
-        self._newcomers = Newcomers(self._cluster, self._node, self.blocks, records, self.holding, self._hold_found)
         taken = await self._newcomers.take_over_all() if records.network or is_new else []
         if is_new:
             await self._end_first_start(taken)
@@ -420,6 +420,7 @@ class Ipam:
                 self._held[handle] = replace(attachment, addresses=addresses)
         # What ran on while the block was broken, and could not be stored before.
         self._restore_held(keeper)
+        self._newcomers.hold_in(keeper)
 
     def _restore_held(self, keeper: BlockKeeper) -> None:
         """A block was deleted and made anew: what runs keeps its addresses. What is under way is in its queue."""

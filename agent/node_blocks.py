@@ -159,8 +159,10 @@ class NodeBlocks:
         if pool is None:
             return None
         block = pool.block_of(address)
-        async with self.claiming:
-            claimed = None if block in self._keepers else await self.claim_block(pool, block)
+        claimed = None
+        if block not in self._keepers:
+            async with self.claiming:
+                claimed = None if block in self._keepers else await self.claim_block(pool, block)
         return claimed or next(iter(await self.keepers_of([block])), None)
 
     async def claim_ahead(self, pool: Pool) -> BlockKeeper | None:

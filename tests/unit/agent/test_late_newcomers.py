@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of another plugin that cannot be held yet: they keep nobody from starting, and keep their addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+from podnet_ipam.agent import backoff, newcomers, running
+from podnet_ipam.agent.attachments import LOCAL_FIRST
+from support.simulated_cluster import SimulatedCluster
+from support.simulated_nodes import REFUSED
+
+NODE = "node-1"
+BLOCKS = ("10.0.0.0/30", "10.0.0.4/30")
+POOLS = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/29"\nblock_size = 30\n'
+
+
+@pytest.fixture(autouse=True)
+def at_each_add(monkeypatch):
+    monkeypatch.setattr(running, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(newcomers, "FIRST_TRY_SECONDS", 0.05)
+
+
+@asynccontextmanager
+async def one_node(folder):
+    """A node that has one of two blocks, in which container `a` runs; and the first address of the other one."""
+    cluster = SimulatedCluster(asyncio.get_running_loop(), folder, [NODE], POOLS)
+    try:
+        await cluster.start_all()
+        await cluster.add(NODE, "a")
+        await cluster.settle()
+        node = cluster.nodes[NODE]
+        [keeper] = node.ipam.blocks
+        [other] = set(BLOCKS) - {keeper.cidr}
+        yield cluster, node, ipaddress.ip_network(other).network_address
+    finally:
+        await cluster.close()
+
+
+def another_plugins(folder, container, address):
+    """A container that runs with an address of another plugin, by the runtime's own record."""
+    (folder / f"{NODE}.results").mkdir(exist_ok=True)
+    record = {
+        "kind": "cniCacheV1",
+        "networkName": "other",
+        "containerId": container,
+        "netns": str(folder),
+        "result": {"ips": [{"address": f"{address}/24"}]},
+    }
+    (folder / f"{NODE}.results" / f"other-{container}-eth0").write_text(json.dumps(record))
+
+
+def held(node, container):
+    return [address.address for address in node.ipam.holding(f"net.{container}")]
+
+
+async def until_held(node, container, address):
+    async with asyncio.timeout(10):
+        while held(node, container) != [str(address)]:
+            await asyncio.sleep(0.001)
+
+
+def test_no_container_waits_for_an_api_server_that_others_need(hurried, tmp_path, monkeypatch):
+    # Not for each of them.
+    monkeypatch.setattr(newcomers, "FIRST_TRY_SECONDS", 2.0)
+
+    async def story():
+        async with one_node(tmp_path) as (_cluster, node, address):
+            gets_through = asyncio.Event()
+            travel = node.client._travel
+
+            async def travel_late():
+                await gets_through.wait()
+                await travel()
+
+            node.client._travel = travel_late
+            for number in range(4):
+                another_plugins(tmp_path, f"x{number}", address + number)
+            async with asyncio.timeout(5):
+                for number in range(2):
+                    assert (await node.assign(f"b{number}")).mode == LOCAL_FIRST
+            assert not held(node, "x0")
+            gets_through.set()
+            for number in range(4):
+                await until_held(node, f"x{number}", address + number)
+
+    asyncio.run(story())
+
+
+def test_a_container_in_a_block_that_is_here_is_held_at_once_while_the_api_server_is_away(hurried, tmp_path):
+    async def story():
+        async with one_node(tmp_path) as (_cluster, node, _address):
+            node.client.cut_off = True
+            node.client.seconds_away = 1.0
+            [keeper] = node.ipam.blocks
+            another_plugins(tmp_path, "x", keeper.address(1))
+            assert keeper.address(1) not in await node.add("b")
+            assert held(node, "x") == [keeper.address(1)]
+
+    asyncio.run(story())
+
+
+def test_an_address_that_could_not_be_held_yet_is_given_to_nobody(hurried, tmp_path, monkeypatch):
+    async def story():
+        async with one_node(tmp_path) as (_cluster, node, address):
+            for seconds in ("FIRST_SECONDS", "LONGEST_SECONDS"):
+                monkeypatch.setattr(backoff, seconds, 60.0)
+            another_plugins(tmp_path, "x", address)
+            node.client.faults.append(REFUSED)
+            await node.add("b")
+            assert not held(node, "x"), "it waits"
+            given = set()
+            for number in range(4):
+                given |= await node.add(f"c{number}")
+            assert str(address) not in given
+            assert held(node, "x") == [str(address)]
+
+    asyncio.run(story())
+
+
+def test_a_container_that_ends_before_it_could_be_held_is_not(hurried, tmp_path):
+    async def story():
+        async with one_node(tmp_path) as (_cluster, node, address):
+            netns = tmp_path / "x.netns"
+            netns.touch()
+            another_plugins(tmp_path, "x", address)
+            record = tmp_path / f"{NODE}.results" / "other-x-eth0"
+            record.write_text(record.read_text().replace(f'"netns": "{tmp_path}"', f'"netns": "{netns}"'))
+            node.client.cut_off = True
+            node.client.seconds_away = 1.0
+            await node.add("b")
+            netns.unlink()
+            record.unlink()
+            node.client.cut_off = False
+            node.client.seconds_away = 0.0
+            await asyncio.sleep(0.1)
+            assert not held(node, "x") and len(list(node.ipam.blocks)) == 1
+
+    asyncio.run(story())
