@@ -198,3 +198,22 @@ async def test_answers_that_are_no_json_end_no_agent(proxy, client, start_node, 
             await asyncio.sleep(0.1)
     assert not any(fault.times for fault in proxy.faults), "nothing was tested"
     assert node.is_running
+
+
+async def test_a_broken_block_keeps_no_pod_from_starting_and_its_own_end_once_it_is_mended(client, start_node):
+    await create_pool(client, "main", "10.244.0.0/24", blockSize=28)
+    node = await start_node("node-1")
+    first = await node.add("first")
+    await settled(client, [first.address])
+    node.stop()
+    [sound] = (await client.list(V1.path("IPAMBlock")))[0]
+    path, number = V1.path("IPAMBlock", sound["metadata"]["name"]), sound["spec"]["sequenceNumber"]
+    broken = await client.replace(path, V1.changed(sound, {**sound["spec"], "unallocated": []}))
+    await node.start()
+    assert f"block {sound['metadata']['name']} is broken, and is left out" in node.log.read_text()
+    second = await node.add("second")
+    assert second.status == 0, second.body
+    assert (await node.delete("first")).status == 0, "it is carried out later"
+    assert await client.get(path) == broken
+    await client.replace(path, V1.changed(broken, {**sound["spec"], "sequenceNumber": number + 1}))
+    await settled(client, [second.address])
