@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from .._core.block import Block, spec_problem
-from .._core.names import cidr_name, host_affinity, is_deleted, spare_handle
+from .._core.names import cidr_name, host_affinity, is_deleted, network, spare_handle
 from .._core.room import owner_of
 from .._kube.calico import CalicoApi
 from .._kube.errors import ApiError, Conflict, NotFound, Unreachable
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def why_broken(spec: dict) -> str | None:
     """What forbids working with a stored block, as a text; None when nothing does."""
     try:
-        ipaddress.ip_network(spec["cidr"])
+        network(spec["cidr"])
     except ValueError as error:
         return f"spec.cidr: {error}"
     return spec_problem(spec)

@@ -13,7 +13,6 @@ from 3.32 on, a node that finds every block claimed may release another node's c
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,7 +20,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from .._core.block import Block
-from .._core.names import affinity_name, cidr_name, host_affinity, is_deleted
+from .._core.names import affinity_name, cidr_name, host_affinity, is_deleted, network
 from .._core.pool import Pool
 from .._core.room import RECLAIM_SECONDS, Seen, is_abandoned, may_lend
 from .._kube.errors import AlreadyExists, Conflict, NotFound
@@ -302,7 +301,7 @@ def _lends(block: dict) -> bool:
 
 def _is_network(text: str) -> bool:
     try:
-        ipaddress.ip_network(text)
+        network(text)
     except ValueError:
         return False
     return True
