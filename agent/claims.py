@@ -49,8 +49,8 @@ class Claims:
     def __init__(self, cluster: Cluster, node: str):
         self._listing: list[Found] = []
         self._listed = 0.0
-        # The broken blocks that have been reported, by name, and in which version.
-        self._reported: dict[str, str] = {}
+        # The blocks that were broken when they were last read, by name, and in which version.
+        self.broken: dict[str, str] = {}
         self._client = cluster.client
         self._calico = cluster.calico
         self._cluster = cluster
@@ -149,9 +149,9 @@ class Claims:
         problem, metadata = why_broken(block["spec"]), block["metadata"]
         name, version = metadata["name"], metadata["resourceVersion"]
         if problem is None:
-            self._reported.pop(name, None)
-        elif self._reported.get(name) != version:
-            self._reported[name] = version
+            self.broken.pop(name, None)
+        elif self.broken.get(name) != version:
+            self.broken[name] = version
             log.critical("block %s is broken, %s: %s", name, WAITS_TO_BE_MENDED, problem)
         return problem is None
 
@@ -192,11 +192,12 @@ class Claims:
         so is the claim on it.
         """
         block = await self._read(cidr)
+        sound = block is not None and self.is_sound(block)
         if block is not None and is_deleted(block):
             path = self._calico.path("IPAMBlock", cidr_name(cidr))
             await self._tidy(delete_softly(self._client, self._calico, path, block))
         elif block is not None and block["spec"].get("affinity") == host_affinity(self._node):
-            if not self.is_sound(block):
+            if not sound:
                 return None
             return block if confirmed else await self._confirm(block)
         if not confirmed:

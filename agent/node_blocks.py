@@ -291,9 +291,14 @@ class NodeBlocks:
                     continue
                 keeper = self._known(stored)
             if keeper is None:
-                raise CniError(TRY_AGAIN_LATER, f"block {cidr} is broken, {WAITS_TO_BE_MENDED}")
+                raise _broken(cidr)
             keepers.append(keeper)
         return keepers
+
+    def refuse_broken(self, cidr: str) -> None:
+        """CniError, to try again, where a block that could not be claimed just now is broken."""
+        if cidr_name(cidr) in self._claims.broken:
+            raise _broken(cidr)
 
     def forget(self, cidrs: Iterable[str]) -> None:
         """Drop the keepers of those blocks that are not this node's and of which it holds nothing any more."""
@@ -327,3 +332,7 @@ class NodeBlocks:
         async with self.claiming:
             path = self._cluster.calico.path("IPAMBlock", cidr_name(cidr))
             return await self._claims.claim_block(pool, cidr) or await self._cluster.client.get(path)
+
+
+def _broken(cidr: str) -> CniError:
+    return CniError(TRY_AGAIN_LATER, f"block {cidr} is broken, {WAITS_TO_BE_MENDED}")

@@ -134,6 +134,7 @@ class Promises:
         keeper = await self._blocks.claim_block(pool, block)
         if keeper is not None:
             return keeper
+        self._blocks.refuse_broken(block)
         reason = self._blocks.why_not_borrow
         keepers = [] if reason else await self._blocks.keepers_of([block])
         if not keepers:

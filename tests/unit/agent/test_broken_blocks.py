@@ -10,7 +10,7 @@ import logging
 from contextlib import asynccontextmanager
 
 import pytest
-from podnet_ipam._core.names import cidr_name
+from podnet_ipam._core.names import affinity_name, cidr_name
 from podnet_ipam._kube.calico import V1
 from podnet_ipam.agent import mirror
 from podnet_ipam.agent.attachments import LOCAL_FIRST
@@ -92,6 +92,48 @@ def test_a_node_that_has_a_broken_block_starts_and_serves_out_of_the_next_one(hu
             assert await unchanged(cluster, broken)
             await mend(cluster, block)
             await cluster.settle()
+
+    asyncio.run(story())
+
+
+def test_a_claim_on_a_broken_block_that_is_not_confirmed_yet_stays_as_it_is(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            block = await block_of(cluster, "a")
+            cluster.nodes["node-1"].kill()
+            path = V1.path("BlockAffinity", affinity_name("node-1", block["spec"]["cidr"]))
+            claim = await cluster.datastore.get(path)
+            pending = V1.changed(claim, {**claim["spec"], "state": "pending"})
+            pending = await cluster.datastore.replace(path, pending)
+            broken = await break_block(cluster, block)
+            await cluster.start_all()
+            await cluster.add("node-1", "b")
+            assert "b" in cluster.held
+            assert await cluster.datastore.get(path) == pending and await unchanged(cluster, broken)
+            await mend(cluster, block)
+            await cluster.settle()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("strict", (True, False))
+def test_who_asks_for_an_address_of_a_broken_block_is_told_so(hurried, tmp_path, strict):
+    async def story():
+        async with cluster_with(tmp_path, strict=strict) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
+            node.kill()
+            await break_block(cluster, block)
+            await cluster.start_all()
+            address = str(ipaddress.ip_network(block["spec"]["cidr"])[3])
+            with pytest.raises(CniError, match="is broken, and is left out until somebody mends it") as failure:
+                await node.assign("b", address)
+            assert failure.value.code == TRY_AGAIN_LATER
+            await mend(cluster, block)
+            assert (await node.assign("b", address)).addresses[0].address == address
 
     asyncio.run(story())
 
