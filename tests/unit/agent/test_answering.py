@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from contextlib import asynccontextmanager
 
@@ -70,6 +71,8 @@ async def working(folder):
         work.cancel()
         await asyncio.wait({work})
         await node.datastore.close()
+        # An agent has its process for itself.
+        gc.unfreeze()
 
 
 async def until(condition):
