@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import asynccontextmanager
 
 import pytest
 from podnet_ipam._core.block import Block
 from podnet_ipam._core.names import affinity_name, cidr_name
 from podnet_ipam._kube.calico import V1
+from podnet_ipam._kube.errors import NotFound
 from podnet_ipam.agent import mirror
 from podnet_ipam.agent.attachments import WRITTEN_THROUGH
+from podnet_ipam.agent.claims import Claims
 from podnet_ipam.agent.errors import CniError
 from support.simulated_cluster import SimulatedCluster
-from support.simulated_nodes import CUT_OFF, address_of
+from support.simulated_nodes import CUT_OFF, REFUSED, address_of
 
 BLOCK = cidr_name("10.0.0.0/30")
+CLAIM = affinity_name("node-1", "10.0.0.0/30")
 NODES = ("node-1", "node-2")
 ONE_BLOCK = '[[pools]]\nname = "main"\ncidr = "10.0.0.0/30"\nblock_size = 30\n'
 
@@ -207,6 +211,91 @@ def test_a_borrowed_address_that_a_lost_store_had_recorded_is_known_to_all_later
                 await cluster.start_all()
                 assert node.ipam.holding("net.borrower") == held
                 node.kill()
+            await cluster.settle()
+
+    asyncio.run(story())
+
+
+async def release_begun(cluster):
+    """Somebody begins to release the claim of node-1, and does not go on."""
+    path = V1.path("BlockAffinity", CLAIM)
+    claim = await cluster.datastore.get(path)
+    await cluster.datastore.replace(path, V1.changed(claim, {**claim["spec"], "state": "pendingDeletion"}))
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("refused", (0, 1, 5))
+def test_a_claim_that_someone_began_to_release_is_confirmed_however_many_tries_fail(hurried, tmp_path, refused):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            node = cluster.nodes["node-1"]
+            node.client.faults = deque([REFUSED] * refused)
+            await release_begun(cluster)
+
+            async def is_confirmed():
+                claim = await cluster.datastore.get(V1.path("BlockAffinity", CLAIM))
+                return claim["spec"]["state"] == "confirmed"
+
+            await until(is_confirmed)
+            assert not node.client.faults
+            await cluster.add("node-1", "b")
+            assert "b" in cluster.held
+
+    asyncio.run(story())
+
+
+def test_a_block_that_went_to_another_node_while_its_claim_was_unconfirmed_is_forgotten(hurried, tmp_path):
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.delete("node-1", "a")
+            await cluster.settle()
+            await cluster.set_affinity(BLOCK, "node-2")
+            await release_begun(cluster)
+
+            async def is_gone():
+                try:
+                    await cluster.datastore.get(V1.path("BlockAffinity", CLAIM))
+                except NotFound:
+                    return not list(cluster.nodes["node-1"].ipam.blocks)
+                return False
+
+            await until(is_gone)
+
+    asyncio.run(story())
+
+
+def test_a_claim_that_is_removed_while_a_node_starts_is_claimed_anew_before_it_gives_addresses(
+    hurried, tmp_path, monkeypatch
+):
+    complete = Claims.complete
+
+    async def story():
+        async with cluster_with(tmp_path) as cluster:
+            await cluster.add("node-1", "a")
+            await cluster.settle()
+            node = cluster.nodes["node-1"]
+            node.kill()
+
+            async def completed_and_removed(claims, cidr, confirmed):
+                monkeypatch.setattr(Claims, "complete", complete)
+                block = await complete(claims, cidr, confirmed)
+                await cluster.remove("BlockAffinity", CLAIM)
+                while node.cluster.claims_of("node-1"):
+                    await asyncio.sleep(0)
+                return block
+
+            monkeypatch.setattr(Claims, "complete", completed_and_removed)
+            await cluster.start_all()
+            await cluster.add("node-1", "b")
+            assert "b" in cluster.held
             await cluster.settle()
 
     asyncio.run(story())
