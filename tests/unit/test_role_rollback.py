@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the role makes of a node on which a step fails, and what it says.
+
+The role's own tasks run, with the modules for files; below the paths that it writes to stands a folder of the test's. The
+modules that ask an API server or an agent are replaced by one that notes what it is asked and answers as a test wants.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+COLLECTION = Path(__file__).resolve().parents[2]
+FORMER, NEW = "a" * 16, "b" * 16
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+ELSEWHERE = ("lease", "manifests", "node_probe", "node_release", "ipam_info", "service_account_tokens")
+# Without `AnsibleModule`, so that it takes whatever options a task gives; Ansible looks for the word WANT_JSON.
+MODULE = """#!/usr/bin/python
+# WANT_JSON
+import json, sys
+from pathlib import Path
+
+ROOT, NAME = Path({root!r}), {name!r}
+given = json.loads(Path(sys.argv[1]).read_text())
+with (ROOT / "asked.jsonl").open("a") as asked:
+    asked.write(json.dumps(dict(given, module=NAME)) + "\\n")
+answers = json.loads((ROOT / "answers.json").read_text())
+resources = [dict(each, **answers.get(each["kind"], {{}})) for each in given.get("manifests", [])]
+broken = [each for each in answers["broken"] if each in (NAME, *[each["kind"] for each in resources])]
+answer = {{"changed": False, "resources": resources, "tokens": [], "engine": "podnet", "addresses": ["192.0.2.9"]}}
+print(json.dumps({{"failed": True, "msg": f"{{broken[0]}} is broken"}} if broken else answer))
+"""
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >> {root}/systemctl
+case $1 in
+  show) echo LoadState=loaded; echo ActiveState=inactive ;;
+  start|restart) ! grep --quiet "$1" {root}/systemctl-fails ;;
+esac
+"""
+
+
+class Nodes:
+    """Hosts of a play, each with folders of its own, all of them on this machine."""
+
+    def __init__(self, root, *names):
+        self.root, self.variables = root, {}
+        self.answers = {"broken": [], "ConfigMap": {"data": {"ca.crt": "certificate"}}}
+        role = root / "ansible_collections/podnet/ipam/roles/cni_ipam"
+        shutil.copytree(COLLECTION / "roles/cni_ipam", role)
+        for file in [*role.glob("*/*.yml")]:
+            paths = r"""(?<=[\s'"\[])/(?=(etc/systemd|etc/sysctl.d|var/lib|run|usr/local/bin|proc/sys)/)"""
+            file.write_text(re.sub(paths, f"{root}/", file.read_text()))
+        modules = role.parents[1] / "plugins/modules"
+        shutil.copytree(COLLECTION / "plugins", modules.parent, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(COLLECTION / "meta", role.parents[1] / "meta")
+        for name in ELSEWHERE:
+            (modules / f"{name}.py").write_text(MODULE.format(root=str(root), name=name))
+        for folder in ("bin", "etc/systemd/system", "etc/sysctl.d", "usr/local/bin", "run", "var/lib"):
+            (root / folder).mkdir(parents=True)
+        for name in ("journalctl", "ip", "sysctl"):
+            self.executable(name, "#!/bin/sh\n")
+        self.executable("systemctl", SYSTEMCTL.format(root=root))
+        (root / "systemctl-fails").touch()
+        for sysctl in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+            self.write(root / "proc/sys" / sysctl, "1\n")
+        for name in names:
+            self.add(name)
+
+    def executable(self, name, text):
+        (self.root / "bin" / name).write_text(text)
+        (self.root / "bin" / name).chmod(0o755)
+
+    def write(self, path, text=""):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def add(self, name):
+        """A node with a runtime, on which the new version lies ready."""
+        folders = {each: str(self.root / name / each) for each in ("install_dir", "config_dir", "bin_dir", "net_dir")}
+        self.variables[name] = {f"cni_ipam_{each}": path for each, path in folders.items()}
+        for each in ("bin_dir", "net_dir"):
+            (self.root / name / each).mkdir(parents=True)
+        version = self.root / name / "install_dir" / NEW
+        self.write(version / ".complete")
+        self.write(version / f"lib/python{PYTHON}/site-packages/podnet_ipam/agent/bin/podnet-ipam", "executable")
+
+    def play(self, *arguments, tasks_from="main", **variables):
+        """Run the role for all hosts as one batch; the exit status, and what was said."""
+        archive = {"version": NEW, "path": "", "script": False}
+        common = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "ansible_facts": {},
+            "cni_ipam_findings": [],
+            "cni_ipam_api_url": "https://192.0.2.1",
+            "cni_ipam_archives": {f"{PYTHON}-{os.uname().machine}": archive},
+            "cni_ipam_replace_network": True,
+            **variables,
+        }
+        (self.root / "answers.json").write_text(json.dumps(self.answers))
+        inventory = self.root / "inventory.json"
+        inventory.write_text(json.dumps({"all": {"vars": common, "hosts": self.variables}}))
+        play = self.root / "play.yml"
+        role = {"ansible.builtin.import_role": {"name": "podnet.ipam.cni_ipam", "tasks_from": tasks_from}}
+        play.write_text(
+            yaml.safe_dump([{"hosts": "all", "gather_facts": False, "max_fail_percentage": 0, "tasks": [role]}])
+        )
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(self.root),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+            "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
+        }
+        command = [Path(sys.executable).with_name("ansible-playbook"), "--inventory", inventory, *arguments, play]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def asked(self, module):
+        """The options that a module was called with, one after the other."""
+        lines = (self.root / "asked.jsonl").read_text().splitlines()
+        return [call for call in map(json.loads, lines) if call["module"] == module]
+
+    def files(self, name, *folders):
+        """{path below the node's folder: the text, or the target of a link} of what lies in some folders."""
+        here = self.root / name
+        found = [path for folder in folders for path in sorted((here / folder).glob("*")) if not path.is_dir()]
+        return {
+            str(path.relative_to(here)): path.readlink().name if path.is_symlink() else path.read_text()
+            for path in found
+        }
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    return Nodes(tmp_path, "a")
+
+
+def install_former(nodes, name="a", conflist="10-podnet.conflist"):
+    """Give a node another version, as an earlier run did."""
+    here = nodes.root / name
+    (here / "install_dir" / FORMER).mkdir()
+    (here / "install_dir/current").symlink_to(FORMER)
+    nodes.write(here / "bin_dir/podnet-ipam", "former executable")
+    for folder in ("config_dir", "net_dir") if conflist else ():
+        nodes.write(here / folder / conflist, "former network")
+
+
+NETWORK = ("net_dir", "bin_dir", "config_dir/displaced")
+
+
+@pytest.mark.parametrize(("conflist", "kept"), [("10-podnet.conflist", "from long ago"), (None, None)])
+def test_a_failed_upgrade_gives_the_configuration_back_that_it_had_set_aside(nodes, conflist, kept):
+    install_former(nodes, conflist=conflist)
+    nodes.write(nodes.root / "a/net_dir/05-other.conflist", "theirs")
+    if kept:
+        nodes.write(nodes.root / "a/config_dir/displaced/05-other.conflist", kept)
+    before = nodes.files("a", *NETWORK)
+    nodes.answers["broken"] = ["Pod"]
+    status, said = nodes.play(cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
+    assert status != 0 and f"The node is back on version {FORMER}." in said, said
+    assert nodes.files("a", *NETWORK) == before
+
+
+@pytest.mark.parametrize("theirs", [None, "Calico's"])
+def test_a_failed_upgrade_gives_the_place_of_calicos_plugin_back(nodes, theirs):
+    install_former(nodes)
+    if theirs:
+        nodes.write(nodes.root / "a/bin_dir/calico-ipam", theirs)
+    before = nodes.files("a", *NETWORK)
+    nodes.answers["broken"] = ["Pod"]
+    status, said = nodes.play(cni_ipam_main_plugin="calico", cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
+    assert status != 0 and f"The node is back on version {FORMER}." in said, said
+    assert nodes.files("a", *NETWORK) == before
