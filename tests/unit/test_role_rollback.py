@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the role makes of a node on which a step fails, and what it says.
 
-The role's own tasks run, with the modules for files; below the paths that it writes to stands a folder of the test's. The
-modules that ask an API server or an agent are replaced by one that notes what it is asked and answers as a test wants.
+The role's own tasks run, with the modules for files; the paths that it writes to lie below a folder of the test's.
+Modules that ask an API server or an agent are replaced by one that notes what it is asked and answers as a test wants.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ print(json.dumps({{"failed": True, "msg": f"{{broken[0]}} is broken"}} if broken
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >> {root}/systemctl
 case $1 in
-  show) echo LoadState=loaded; echo ActiveState=inactive ;;
-  start|restart) ! grep --quiet "$1" {root}/systemctl-fails ;;
+  show) echo LoadState=loaded; echo ActiveState=active ;;
+  start|restart) ! grep --quiet --line-regexp "$1 $2" {root}/systemctl-fails ;;
 esac
 """
 
@@ -92,7 +92,7 @@ class Nodes:
         self.write(version / ".complete")
         self.write(version / f"lib/python{PYTHON}/site-packages/podnet_ipam/agent/bin/podnet-ipam", "executable")
 
-    def play(self, *arguments, tasks_from="main", **variables):
+    def play(self, *arguments, **variables):
         """Run the role for all hosts as one batch; the exit status, and what was said."""
         archive = {"version": NEW, "path": "", "script": False}
         common = {
@@ -109,10 +109,9 @@ class Nodes:
         inventory = self.root / "inventory.json"
         inventory.write_text(json.dumps({"all": {"vars": common, "hosts": self.variables}}))
         play = self.root / "play.yml"
-        role = {"ansible.builtin.import_role": {"name": "podnet.ipam.cni_ipam", "tasks_from": tasks_from}}
-        play.write_text(
-            yaml.safe_dump([{"hosts": "all", "gather_facts": False, "max_fail_percentage": 0, "tasks": [role]}])
-        )
+        # As in podnet.ipam.deploy: a role that a task imports has its blocks in another one, where rescues differ.
+        role = {"hosts": "all", "gather_facts": False, "max_fail_percentage": 0, "roles": ["podnet.ipam.cni_ipam"]}
+        play.write_text(yaml.safe_dump([role]))
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(self.root),
@@ -133,7 +132,12 @@ class Nodes:
     def files(self, name, *folders):
         """{path below the node's folder: the text, or the target of a link} of what lies in some folders."""
         here = self.root / name
-        found = [path for folder in folders for path in sorted((here / folder).glob("*")) if not path.is_dir()]
+        found = [
+            path
+            for folder in folders
+            for path in sorted((here / folder).glob("*"))
+            if path.is_symlink() or not path.is_dir()
+        ]
         return {
             str(path.relative_to(here)): path.readlink().name if path.is_symlink() else path.read_text()
             for path in found
@@ -155,6 +159,12 @@ def install_former(nodes, name="a", conflist="10-podnet.conflist"):
         nodes.write(here / folder / conflist, "former network")
 
 
+def let_no_pod_start(nodes):
+    """Have the pod that is tried out after an installation wait for its image."""
+    waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image pause"}
+    nodes.answers["Pod"] = {"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}}
+
+
 NETWORK = ("net_dir", "bin_dir", "config_dir/displaced")
 
 
@@ -165,10 +175,18 @@ def test_a_failed_upgrade_gives_the_configuration_back_that_it_had_set_aside(nod
     if kept:
         nodes.write(nodes.root / "a/config_dir/displaced/05-other.conflist", kept)
     before = nodes.files("a", *NETWORK)
-    nodes.answers["broken"] = ["Pod"]
+    let_no_pod_start(nodes)
     status, said = nodes.play(cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
     assert status != 0 and f"The node is back on version {FORMER}." in said, said
     assert nodes.files("a", *NETWORK) == before
+
+
+def test_a_failed_first_installation_leaves_the_node_as_it_was(nodes):
+    nodes.write(nodes.root / "a/net_dir/05-other.conflist", "theirs")
+    let_no_pod_start(nodes)
+    status, said = nodes.play("--tags=node", cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
+    assert status != 0 and "What was installed is removed again." in said, said
+    assert nodes.files("a", *NETWORK, "config_dir", "install_dir") == {"net_dir/05-other.conflist": "theirs"}
 
 
 @pytest.mark.parametrize("theirs", [None, "Calico's"])
@@ -177,7 +195,60 @@ def test_a_failed_upgrade_gives_the_place_of_calicos_plugin_back(nodes, theirs):
     if theirs:
         nodes.write(nodes.root / "a/bin_dir/calico-ipam", theirs)
     before = nodes.files("a", *NETWORK)
-    nodes.answers["broken"] = ["Pod"]
+    let_no_pod_start(nodes)
     status, said = nodes.play(cni_ipam_main_plugin="calico", cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
     assert status != 0 and f"The node is back on version {FORMER}." in said, said
     assert nodes.files("a", *NETWORK) == before
+
+
+def test_a_failed_upgrade_says_what_keeps_a_pod_from_starting(nodes):
+    install_former(nodes)
+    let_no_pod_start(nodes)
+    status, said = nodes.play(cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
+    assert status != 0 and re.search(
+        r"a: task 'Have a pod that has started' failed: Pod podnet-ipam/podnet-ipam-test-\w+ of image pause did not "
+        r"start on node a within 0 s: phase Pending; ImagePullBackOff; Back-off pulling image pause\. ",
+        said,
+    ), said
+    assert [call.get("state") for call in nodes.asked("manifests") if call["manifests"][0]["kind"] == "Pod"][
+        -1
+    ] == "absent"
+
+
+def test_a_pod_that_runs_completes_an_installation(nodes):
+    install_former(nodes)
+    nodes.answers["Pod"] = {"status": {"phase": "Running", "podIP": "192.0.2.9"}}
+    status, said = nodes.play(cni_ipam_test_image="pause", cni_ipam_test_seconds=5)
+    assert status == 0, said
+    assert nodes.files("a", "install_dir")["install_dir/current"] == NEW
+
+
+def test_an_agent_that_does_not_start_is_named_as_what_failed(nodes):
+    install_former(nodes)
+    (nodes.root / "systemctl-fails").write_text("restart podnet-ipam.service\n")
+    status, said = nodes.play()
+    assert status != 0 and "a: task 'Restart the agent" in said and "is back on version" in said, said
+
+
+def test_a_node_that_cannot_be_put_back_keeps_no_other_one_from_it(nodes):
+    nodes.add("b")
+    for name in "ab":
+        install_former(nodes, name)
+    nodes.answers["broken"] = ["node_probe"]
+    status, said = nodes.play()
+    reports = said.split("TASK [podnet.ipam.cni_ipam : Report the failure]")[1]
+    assert status != 0 and all(f"{name}: task 'Ask for an address" in reports for name in "ab"), said
+    assert reports.count("The node could not be put back, either: task 'Ask for an address") >= 2
+    assert all(nodes.files(name, "install_dir")["install_dir/current"] == FORMER for name in "ab")
+
+
+def test_what_fails_in_the_cluster_is_reported_for_each_host_and_ends_the_play(nodes):
+    nodes.add("b")
+    nodes.answers["broken"] = ["IPAMConfig"]
+    status, said = nodes.play()
+    reports = said.split("TASK [podnet.ipam.cni_ipam : Report the failure]")[1]
+    assert status != 0 and all(
+        f"{name}: task 'Have a cluster that is prepared' failed: IPAMConfig is broken" in reports for name in "ab"
+    )
+    written = [each["kind"] for call in nodes.asked("manifests") for each in call["manifests"]]
+    assert written[-1] == "IPAMConfig" and nodes.asked("lease")[-1]["state"] == "absent"
