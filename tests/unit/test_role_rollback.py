@@ -252,3 +252,16 @@ def test_what_fails_in_the_cluster_is_reported_for_each_host_and_ends_the_play(n
     )
     written = [each["kind"] for call in nodes.asked("manifests") for each in call["manifests"]]
     assert written[-1] == "IPAMConfig" and nodes.asked("lease")[-1]["state"] == "absent"
+
+
+def test_a_node_that_could_not_be_removed_keeps_its_account(nodes):
+    nodes.add("b")
+    for name in "ab":
+        install_former(nodes, name)
+    nodes.write(nodes.root / "a/config_dir/displaced/05-other.conflist", "theirs")
+    shutil.rmtree(nodes.root / "a/net_dir")
+    status, said = nodes.play(cni_ipam_state="absent")
+    assert status != 0 and "a: task 'Give the former configurations back to the runtime' failed" in said, said
+    written = [each for call in nodes.asked("manifests") for each in call["manifests"]]
+    assert {each["metadata"]["name"] for each in written if each["kind"] == "Node"} == {"b"}
+    assert {each["metadata"]["name"] for each in written if each["kind"] == "ServiceAccount"} == {"podnet-ipam-agent-b"}
