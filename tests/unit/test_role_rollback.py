@@ -265,3 +265,23 @@ def test_a_node_that_could_not_be_removed_keeps_its_account(nodes):
     written = [each for call in nodes.asked("manifests") for each in call["manifests"]]
     assert {each["metadata"]["name"] for each in written if each["kind"] == "Node"} == {"b"}
     assert {each["metadata"]["name"] for each in written if each["kind"] == "ServiceAccount"} == {"podnet-ipam-agent-b"}
+
+
+@pytest.mark.parametrize(("others", "left"), [(("20-mine.conflist",), False), (("99-loopback.conf",), True)])
+def test_the_roles_configuration_goes_when_another_one_can_take_over(nodes, others, left):
+    install_former(nodes)
+    for name in others:
+        nodes.write(nodes.root / "a/net_dir" / name, "theirs")
+    status, said = nodes.play(cni_ipam_main_plugin="none")
+    assert status == 0, said
+    names = set(nodes.files("a", "net_dir", "config_dir"))
+    assert {"net_dir/10-podnet.conflist" in names, "config_dir/10-podnet.conflist" in names} == {left}
+    assert ("which stays in force although cni_ipam_main_plugin is none" in said) == left
+
+
+@pytest.mark.parametrize("forwards", ["1\n", "0\n"])
+def test_forwarding_is_kept_on_over_a_restart_of_the_node_whoever_switched_it_on(nodes, forwards):
+    nodes.write(nodes.root / "proc/sys/net/ipv4/ip_forward", forwards)
+    status, said = nodes.play()
+    assert status == 0, said
+    assert "net.ipv4.ip_forward = 1" in (nodes.root / "etc/sysctl.d/60-podnet-ipam.conf").read_text()
