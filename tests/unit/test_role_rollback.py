@@ -204,10 +204,10 @@ def test_a_failed_upgrade_gives_the_place_of_calicos_plugin_back(nodes, theirs):
 def test_a_failed_upgrade_says_what_keeps_a_pod_from_starting(nodes):
     install_former(nodes)
     let_no_pod_start(nodes)
-    status, said = nodes.play(cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
+    status, said = nodes.play(cni_ipam_test_image="pause", cni_ipam_test_seconds=2)
     assert status != 0 and re.search(
         r"a: task 'Have a pod that has started' failed: Pod podnet-ipam/podnet-ipam-test-\w+ of image pause did not "
-        r"start on node a within 0 s: phase Pending; ImagePullBackOff; Back-off pulling image pause\. ",
+        r"start on node a within 2 s: phase Pending; ImagePullBackOff; Back-off pulling image pause\. ",
         said,
     ), said
     assert [call.get("state") for call in nodes.asked("manifests") if call["manifests"][0]["kind"] == "Pod"][
