@@ -34,7 +34,8 @@ with (ROOT / "asked.jsonl").open("a") as asked:
     asked.write(json.dumps(dict(given, module=NAME)) + "\\n")
 answers = json.loads((ROOT / "answers.json").read_text())
 resources = [dict(each, **answers.get(each["kind"], {{}})) for each in given.get("manifests", [])]
-broken = [each for each in answers["broken"] if each in (NAME, *[each["kind"] for each in resources])]
+calls = [NAME, f"{{NAME}} {{given.get('executable')}}", *[each["kind"] for each in resources]]
+broken = [each for each in answers["broken"] if each in calls]
 answer = {{"changed": False, "resources": resources, "tokens": [], "engine": "podnet", "addresses": ["192.0.2.9"]}}
 print(json.dumps({{"failed": True, "msg": f"{{broken[0]}} is broken"}} if broken else answer))
 """
@@ -234,11 +235,14 @@ def test_a_node_that_cannot_be_put_back_keeps_no_other_one_from_it(nodes):
     nodes.add("b")
     for name in "ab":
         install_former(nodes, name)
-    nodes.answers["broken"] = ["node_probe"]
-    status, said = nodes.play()
-    reports = said.split("TASK [podnet.ipam.cni_ipam : Report the failure]")[1]
-    assert status != 0 and all(f"{name}: task 'Ask for an address" in reports for name in "ab"), said
-    assert reports.count("The node could not be put back, either: task 'Ask for an address") >= 2
+    nodes.answers["broken"] = [f"node_probe {nodes.root}/a/bin_dir/podnet-ipam"]
+    let_no_pod_start(nodes)
+    status, said = nodes.play(cni_ipam_test_image="pause", cni_ipam_test_seconds=0)
+    assert status != 0, said
+    [of_a] = re.findall(r"fatal: \[a\].* task 'Ask for an address, .*' failed: node_probe .* is broken .*", said)
+    [of_b] = re.findall(r"fatal: \[b\].* task 'Have a pod that has started' failed: .*", said)
+    assert "The node could not be put back, either: task 'Ask for an address, " in of_a
+    assert f"The node is back on version {FORMER}." in of_b
     assert all(nodes.files(name, "install_dir")["install_dir/current"] == FORMER for name in "ab")
 
 
