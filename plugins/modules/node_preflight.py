@@ -198,7 +198,7 @@ OPTIONS = {
     "cooldown": {"type": "int", "default": 30},
     "keep_blocks": {"type": "int", "default": 900},
     "spare_blocks": {"type": "int", "default": 0},
-    "token_lifetime": {"type": "int", "default": 604800},
+    "token_lifetime": {"type": "int", "default": 604800, "no_log": False},
     "test_seconds": {"type": "int", "default": 120},
     "api_server": {"type": "str"},
 }

@@ -182,6 +182,7 @@ def test_a_failed_upgrade_gives_the_configuration_back_that_it_had_set_aside(nod
     assert nodes.files("a", *NETWORK) == before
 
 
+@pytest.mark.slow
 def test_a_failed_first_installation_leaves_the_node_as_it_was(nodes):
     nodes.write(nodes.root / "a/net_dir/05-other.conflist", "theirs")
     let_no_pod_start(nodes)
@@ -190,6 +191,7 @@ def test_a_failed_first_installation_leaves_the_node_as_it_was(nodes):
     assert nodes.files("a", *NETWORK, "config_dir", "install_dir") == {"net_dir/05-other.conflist": "theirs"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theirs", [None, "Calico's"])
 def test_a_failed_upgrade_gives_the_place_of_calicos_plugin_back(nodes, theirs):
     install_former(nodes)
@@ -216,6 +218,7 @@ def test_a_failed_upgrade_says_what_keeps_a_pod_from_starting(nodes):
     ] == "absent"
 
 
+@pytest.mark.slow
 def test_a_pod_that_runs_completes_an_installation(nodes):
     install_former(nodes)
     nodes.answers["Pod"] = {"status": {"phase": "Running", "podIP": "192.0.2.9"}}
@@ -271,6 +274,7 @@ def test_a_node_that_could_not_be_removed_keeps_its_account(nodes):
     assert {each["metadata"]["name"] for each in written if each["kind"] == "ServiceAccount"} == {"podnet-ipam-agent-b"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("others", "left"), [(("20-mine.conflist",), False), (("99-loopback.conf",), True)])
 def test_the_roles_configuration_goes_when_another_one_can_take_over(nodes, others, left):
     install_former(nodes)
@@ -283,6 +287,7 @@ def test_the_roles_configuration_goes_when_another_one_can_take_over(nodes, othe
     assert ("which stays in force although cni_ipam_main_plugin is none" in said) == left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forwards", ["1\n", "0\n"])
 def test_forwarding_is_kept_on_over_a_restart_of_the_node_whoever_switched_it_on(nodes, forwards):
     nodes.write(nodes.root / "proc/sys/net/ipv4/ip_forward", forwards)
