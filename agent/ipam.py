@@ -74,6 +74,8 @@ class Ipam:
         self.blocks = NodeBlocks(cluster, node, cooldown, routes, self._note_holders, self._restore_held)
         self._promises = Promises(cluster, node, self.blocks)
         self._held: dict[str, Attachment] = {}
+        # The blocks that were broken when something recorded of them was to be applied.
+        self._unread: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
         self._mirror = Mirror(cluster.client)
@@ -348,6 +350,7 @@ class Ipam:
             keepers = {keeper.cidr: keeper for keeper in await self.blocks.keepers_of(cidrs)}
         except CniError as error:
             log.critical("handle %s: %s", handle, error.message)
+            self._unread.update(cidrs)
             if any(row.state == RELEASED for row in rows):
                 self._mirror.write(handle, lambda: self._release_mended(handle, cidrs))
             else:
@@ -418,8 +421,10 @@ class Ipam:
             if (keeper.cidr, ordinal) not in attachment.places:
                 addresses = by_family((*attachment.addresses, self._address(keeper, ordinal)))
                 self._held[handle] = replace(attachment, addresses=addresses)
-        # What ran on while the block was broken, and could not be stored before.
-        self._restore_held(keeper)
+        # What ran on while the block could not be read, and may not have been stored before.
+        if keeper.cidr in self._unread:
+            self._unread.remove(keeper.cidr)
+            self._restore_held(keeper)
         self._newcomers.hold_in(keeper)
 
     def _restore_held(self, keeper: BlockKeeper) -> None:
