@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import logging
 from contextlib import asynccontextmanager
 
@@ -58,19 +57,6 @@ async def break_block(cluster, block, **how):
 
 async def mend(cluster, block):
     await write(cluster, block, block["spec"])
-
-
-def another_plugins(folder, container, address):
-    """A container that runs with an address of another plugin, by the runtime's own record."""
-    (folder / "results").mkdir(exist_ok=True)
-    record = {
-        "kind": "cniCacheV1",
-        "networkName": "other",
-        "containerId": container,
-        "netns": str(folder),
-        "result": {"ips": [{"address": f"{address}/24"}]},
-    }
-    (folder / "results" / f"other-{container}-eth0").write_text(json.dumps(record))
 
 
 async def unchanged(cluster, broken):
@@ -340,9 +326,9 @@ def test_containers_of_another_plugin_in_a_broken_block_keep_nobody_from_startin
             cluster.nodes["node-1"].kill()
             await break_block(cluster, block)
             address = str(ipaddress.ip_network(block["spec"]["cidr"])[3])
-            another_plugins(tmp_path, "x", address)
+            cluster.nodes["node-1"].record("x", address, network="other")
             await cluster.start_all()
-            another_plugins(tmp_path, "y", address)
+            cluster.nodes["node-1"].record("y", address, network="other")
             await cluster.add("node-1", "b")
             assert "b" in cluster.held
             await mend(cluster, block)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 from contextlib import asynccontextmanager
 
 import pytest
@@ -41,19 +40,6 @@ async def one_node(folder):
         await cluster.close()
 
 
-def another_plugins(folder, container, address):
-    """A container that runs with an address of another plugin, by the runtime's own record."""
-    (folder / f"{NODE}.results").mkdir(exist_ok=True)
-    record = {
-        "kind": "cniCacheV1",
-        "networkName": "other",
-        "containerId": container,
-        "netns": str(folder),
-        "result": {"ips": [{"address": f"{address}/24"}]},
-    }
-    (folder / f"{NODE}.results" / f"other-{container}-eth0").write_text(json.dumps(record))
-
-
 def held(node, container):
     return [address.address for address in node.ipam.holding(f"net.{container}")]
 
@@ -79,7 +65,7 @@ def test_no_container_waits_for_an_api_server_that_others_need(hurried, tmp_path
 
             node.client._travel = travel_late
             for number in range(4):
-                another_plugins(tmp_path, f"x{number}", address + number)
+                node.record(f"x{number}", address + number, network="other")
             async with asyncio.timeout(5):
                 for number in range(2):
                     assert (await node.assign(f"b{number}")).mode == LOCAL_FIRST
@@ -97,7 +83,7 @@ def test_a_container_in_a_block_that_is_here_is_held_at_once_while_the_api_serve
             node.client.cut_off = True
             node.client.seconds_away = 1.0
             [keeper] = node.ipam.blocks
-            another_plugins(tmp_path, "x", keeper.address(1))
+            node.record("x", keeper.address(1), network="other")
             assert keeper.address(1) not in await node.add("b")
             assert held(node, "x") == [keeper.address(1)]
 
@@ -109,7 +95,7 @@ def test_an_address_that_could_not_be_held_yet_is_given_to_nobody(hurried, tmp_p
         async with one_node(tmp_path) as (_cluster, node, address):
             for seconds in ("FIRST_SECONDS", "LONGEST_SECONDS"):
                 monkeypatch.setattr(backoff, seconds, 60.0)
-            another_plugins(tmp_path, "x", address)
+            node.record("x", address, network="other")
             node.client.faults.append(REFUSED)
             await node.add("b")
             assert not held(node, "x"), "it waits"
@@ -125,11 +111,8 @@ def test_an_address_that_could_not_be_held_yet_is_given_to_nobody(hurried, tmp_p
 def test_a_container_that_ends_before_it_could_be_held_is_not(hurried, tmp_path):
     async def story():
         async with one_node(tmp_path) as (_cluster, node, address):
-            netns = tmp_path / "x.netns"
-            netns.touch()
-            another_plugins(tmp_path, "x", address)
-            record = tmp_path / f"{NODE}.results" / "other-x-eth0"
-            record.write_text(record.read_text().replace(f'"netns": "{tmp_path}"', f'"netns": "{netns}"'))
+            node.record("x", address, network="other")
+            netns, record = tmp_path / f"{NODE}-x.netns", tmp_path / f"{NODE}.results" / "other-x-eth0"
             node.client.cut_off = True
             node.client.seconds_away = 1.0
             await node.add("b")
