@@ -86,7 +86,7 @@ class Claims:
         One that somebody began to delete is deleted first.
         """
         for cidr in [found.cidr for found in await self._blocks_of(pool, asked) if found.is_abandoned]:
-            block = await self._read(cidr)
+            block = await self.read(cidr)
             if block is None or not self.is_sound(block):
                 continue
             if self._is_abandoned(block) and await self.release(block):
@@ -103,7 +103,7 @@ class Claims:
 
     async def lender(self, cidr: str) -> dict | None:
         """The IPAMBlock of one of them, None when it has nothing to lend any more."""
-        block = await self._read(cidr)
+        block = await self.read(cidr)
         return block if block is not None and self.is_sound(block) and _lends(block) else None
 
     async def seen(self, free: Callable[[dict], int]) -> tuple[Seen, ...]:
@@ -155,7 +155,8 @@ class Claims:
             log.critical("block %s is broken, %s: %s", name, WAITS_TO_BE_MENDED, problem)
         return problem is None
 
-    async def _read(self, cidr: str) -> dict | None:
+    async def read(self, cidr: str) -> dict | None:
+        """The IPAMBlock of a CIDR, None when there is none."""
         try:
             return await self._client.get(self._calico.path("IPAMBlock", cidr_name(cidr)))
         except NotFound:
@@ -191,7 +192,7 @@ class Claims:
         Calico, whoever reads a block that is marked as deleted deletes it. A broken block of ours is left as it is, and
         so is the claim on it.
         """
-        block = await self._read(cidr)
+        block = await self.read(cidr)
         sound = block is not None and self.is_sound(block)
         if block is not None and is_deleted(block):
             path = self._calico.path("IPAMBlock", cidr_name(cidr))

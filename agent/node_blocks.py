@@ -13,7 +13,7 @@ from .._core.assignment import LONGEST_STICKY_SECONDS
 from .._core.names import cidr_name, is_deleted
 from .._core.pool import Pool
 from .._core.room import ROUTES, STRICT, View, holder
-from .._kube.errors import ApiError, NotFound, Unreachable
+from .._kube.errors import ApiError, Unreachable
 from .backoff import Backoff
 from .blocks import WAITS_TO_BE_MENDED, BlockKeeper
 from .claims import Claims
@@ -284,10 +284,8 @@ class NodeBlocks:
         for cidr in cidrs:
             keeper = self._keepers.get(cidr)
             if keeper is None:
-                try:
-                    path = self._cluster.calico.path("IPAMBlock", cidr_name(cidr))
-                    stored = await self._cluster.client.get(path)
-                except NotFound:
+                stored = await self._claims.read(cidr)
+                if stored is None:
                     continue
                 keeper = self._known(stored)
             if keeper is None:
