@@ -1,23 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes and pods as network namespaces, and real main plugins that connect them. Nothing outside of them is touched."""
+"""Nodes and pods as network namespaces. Nothing outside of them is touched."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from cluster import binaries
-
-from .plane import SHIM, AgentNode
-
-MAIN_PLUGINS = ("ptp", "bridge", "macvlan", "ipvlan")
 PORT = 9000
 # Seconds for one exchange between two pods that can reach each other.
 EXCHANGE_SECONDS = 5
@@ -39,15 +30,15 @@ with socket.create_connection((sys.argv[1], {PORT}), timeout={EXCHANGE_SECONDS})
 """
 
 
-class CniFailedError(Exception):
-    """cnitool ended with an error; the text is what the plugins said."""
+class CommandFailedError(Exception):
+    """A command ended with an error; the text is what it said."""
 
 
 def run(*command: object, env: dict[str, str] | None = None) -> str:
     """The standard output of a command that has to succeed."""
     done = subprocess.run([str(part) for part in command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CniFailedError(f"{done.stdout}{done.stderr}".strip())
+        raise CommandFailedError(f"{done.stdout}{done.stderr}".strip())
     return done.stdout
 
 
@@ -76,7 +67,7 @@ def kernel_has(link: str) -> bool:
         run("ip", "-n", name, "link", "add", "under", "type", "veth", "peer", "name", "other")
         try:
             run("ip", "-n", name, "link", "add", "link", "under", "name", "probe", "type", link)
-        except CniFailedError:
+        except CommandFailedError:
             return False
         return True
 
@@ -93,47 +84,3 @@ def exchange(client: str, server: str, address: str) -> str:
         serving.kill()
         serving.wait()
         serving.stdout.close()
-
-
-class NodeNetwork:
-    """The network side of a node: its namespace, and cnitool with the real plugins and the agent of `node` in it."""
-
-    def __init__(self, node: AgentNode, netns: str):
-        self.netns = netns
-        self._node = node
-        self._plugins = node.folder / "plugins"
-        self._plugins.mkdir()
-        self._configs = node.folder / "net.d"
-        self._configs.mkdir()
-        self._state = node.folder / "var-lib"
-        self._state.mkdir()
-        for name in MAIN_PLUGINS:
-            (self._plugins / name).symlink_to(binaries.find(name))
-        for name in ("podnet-ipam", "calico-ipam"):
-            (self._plugins / name).symlink_to(SHIM)
-        self._cnitool = binaries.find("cnitool")
-
-    def configure(self, network: str, plugin: dict, version: str) -> None:
-        """Write the configuration of a network with one plugin."""
-        config = {"cniVersion": version, "name": network, "plugins": [plugin]}
-        (self._configs / f"{network}.conflist").write_text(json.dumps(config))
-
-    async def cni(self, command: str, network: str, netns: str, interface: str = "eth0") -> dict:
-        """Run cnitool for the pod with a namespace. CniFailedError with what the plugins said."""
-        environment = {
-            **os.environ,
-            "NETCONFPATH": str(self._configs),
-            "CNI_PATH": str(self._plugins),
-            "CNI_IFNAME": interface,
-            "PODNET_IPAM_SOCKET": str(self._node.socket),
-            "PODNET_IPAM_SPOOL": str(self._node.spool),
-        }
-        # libcni keeps what it was answered in /var/lib/cni: here in a folder of the node's.
-        own_state = 'mount --bind "$0" /var/lib && exec "$@"'
-        printed = await asyncio.to_thread(
-            run,
-            *("ip", "netns", "exec", self.netns, "sh", "-c", own_state, self._state),
-            *(self._cnitool, command, network, Path("/run/netns") / netns),
-            env=environment,
-        )
-        return json.loads(printed) if printed.strip() else {}

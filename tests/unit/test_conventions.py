@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conventions import programs
+from conventions import programs, versions
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +29,18 @@ def test_checks_that_start_together_with_an_empty_cache_all_find_the_pythons():
         assert links == {f"python{version}": path for version, path in programs.pythons().items()}
         for link in folders[0].iterdir():
             link.unlink()
+
+
+# Collects the tests that its arguments name, as in an environment without the wheel podnet-ipam.
+WITHOUT_THE_WHEEL = """
+import sys
+import pytest
+sys.modules["podnet_ipam"] = None
+sys.exit(pytest.main(["--collect-only", "--quiet", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def test_the_tests_that_run_with_other_versions_need_nothing_that_is_not_locked_for_them():
+    command = [sys.executable, "-c", WITHOUT_THE_WHEEL, *versions.TESTS]
+    done = subprocess.run(command, cwd=programs.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -6,7 +6,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
-from support.netns import NodeNetwork, exchange, kernel_has, namespace, run
+from support.netns import exchange, kernel_has, namespace, run
+from support.node_network import NodeNetwork
 from support.plane import create_pool, settled, stored
 
 SEGMENT = "seg0"

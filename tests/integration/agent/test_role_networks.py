@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.netns import NodeNetwork, exchange, kernel_has, namespace, run
+from support.netns import exchange, kernel_has, namespace, run
+from support.node_network import NodeNetwork
 from support.plane import create_pool
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/cni_ipam"
