@@ -30,16 +30,13 @@ class SimulatedCluster:
     """Nodes with one datastore that declares `pools` (text of a pools file), with strict affinity at first.
 
     `held` is what was answered: container to (node, addresses). `open` is what nobody knows the end of: (node,
-    container) to the verb.
+    container) to the verb. Its nodes can be started for as long as the `async with` block lasts.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path, nodes: Sequence[str], pools: str):
+    def __init__(self, folder: Path, nodes: Sequence[str], pools: str):
         (folder / "pools.toml").write_text(pools)
-        self._loop = loop
         tasks = Tasks()
-        loop.set_task_factory(tasks.factory)
-        # A death that nobody waits for is no news.
-        loop.set_exception_handler(lambda loop, context: None)
+        self._task_factory = tasks.factory
         self.chance = random.Random(0)
         self.datastore = LocalDatastore(folder / "datastore.sqlite", folder / "pools.toml")
         self.nodes = {name: SimulatedNode(name, self.datastore, folder, tasks) for name in nodes}
@@ -53,7 +50,14 @@ class SimulatedCluster:
         # What the pools file declares.
         self.strict = True
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> SimulatedCluster:
+        loop = self._loop = asyncio.get_running_loop()
+        loop.set_task_factory(self._task_factory)
+        # A death that nobody waits for is no news.
+        loop.set_exception_handler(lambda loop, context: None)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
         for node in self.nodes.values():
             if node.is_up:
                 node.kill()

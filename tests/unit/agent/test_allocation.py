@@ -30,7 +30,7 @@ class Allocation(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="podnet-"))
         self.loop = asyncio.new_event_loop()
-        self.cluster = SimulatedCluster(self.loop, self.folder, NODES, POOLS)
+        self.cluster = self.run(SimulatedCluster(self.folder, NODES, POOLS).__aenter__())
         self.nodes = self.cluster.nodes
         self.taken = 0
 
@@ -38,7 +38,7 @@ class Allocation(RuleBasedStateMachine):
         try:
             self.run(self.cluster.settle())
         finally:
-            self.run(self.cluster.close())
+            self.run(self.cluster.__aexit__())
             self.loop.close()
             shutil.rmtree(self.folder)
 

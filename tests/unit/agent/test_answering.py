@@ -86,51 +86,41 @@ def hurried_spool(monkeypatch):
     monkeypatch.setattr(main, "SPOOL_SECONDS", 0.02)
 
 
-def test_a_container_that_starts_while_an_earlier_end_of_it_fails_keeps_its_address(hurried, tmp_path):
-    async def story():
-        async with working(tmp_path) as node:
-            # From here on what is answered need not be stored yet.
-            assert (await node.ask("ADD", "first"))[0] == 0
-            node.datastore.there.clear()
-            ending = asyncio.create_task(node.ask("DEL", "c"))
-            await node.datastore.asked.wait()
-            starting = asyncio.create_task(node.ask("ADD", "c"))
-            await asyncio.sleep(0.01)
-            node.datastore.there.set()
-            assert (await ending)[0] == 0, "it is carried out later"
-            status, answer = await starting
-            assert status == 0
-            await until(lambda: not node.tombstones)
-            assert (await node.ask("ADD", "c"))[1] == answer, "it still has its address"
-
-    asyncio.run(story())
+async def test_a_container_that_starts_while_an_earlier_end_of_it_fails_keeps_its_address(hurried, tmp_path):
+    async with working(tmp_path) as node:
+        # From here on what is answered need not be stored yet.
+        assert (await node.ask("ADD", "first"))[0] == 0
+        node.datastore.there.clear()
+        ending = asyncio.create_task(node.ask("DEL", "c"))
+        await node.datastore.asked.wait()
+        starting = asyncio.create_task(node.ask("ADD", "c"))
+        await asyncio.sleep(0.01)
+        node.datastore.there.set()
+        assert (await ending)[0] == 0, "it is carried out later"
+        status, answer = await starting
+        assert status == 0
+        await until(lambda: not node.tombstones)
+        assert (await node.ask("ADD", "c"))[1] == answer, "it still has its address"
 
 
-def test_a_container_that_ends_while_its_start_is_under_way_holds_nothing_in_the_end(hurried, tmp_path):
-    async def story():
-        async with working(tmp_path) as node:
-            starting = asyncio.create_task(node.ask("ADD", "c"))
-            await asyncio.sleep(0)
-            assert (await node.ask("DEL", "c"))[0] == 0
-            await starting
-            await until(lambda: not node.tombstones)
-            assert node.agent.insight.status()["attachments"] == 0
-
-    asyncio.run(story())
+async def test_a_container_that_ends_while_its_start_is_under_way_holds_nothing_in_the_end(hurried, tmp_path):
+    async with working(tmp_path) as node:
+        starting = asyncio.create_task(node.ask("ADD", "c"))
+        await asyncio.sleep(0)
+        assert (await node.ask("DEL", "c"))[0] == 0
+        await starting
+        await until(lambda: not node.tombstones)
+        assert node.agent.insight.status()["attachments"] == 0
 
 
-def test_status_says_that_earlier_ends_are_carried_out_first(hurried, tmp_path, monkeypatch):
+async def test_status_says_that_earlier_ends_are_carried_out_first(hurried, tmp_path, monkeypatch):
     monkeypatch.setattr(main, "SPOOL_SECONDS", 10)
     monkeypatch.setattr(main, "STATUS_SECONDS", 0.01)
-
-    async def story():
-        Spool(tmp_path / "spool").leave(Request({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c"}, CONFIGURATION))
-        async with working(tmp_path) as node:
-            node.datastore.there.clear()
-            await node.datastore.asked.wait()
-            status, answer = await node.ask("STATUS")
-            assert (status, answer["code"]) == (1, 50)
-            assert answer["msg"] == main.EARLIER_ENDS_FIRST
-            node.datastore.there.set()
-
-    asyncio.run(story())
+    Spool(tmp_path / "spool").leave(Request({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c"}, CONFIGURATION))
+    async with working(tmp_path) as node:
+        node.datastore.there.clear()
+        await node.datastore.asked.wait()
+        status, answer = await node.ask("STATUS")
+        assert (status, answer["code"]) == (1, 50)
+        assert answer["msg"] == main.EARLIER_ENDS_FIRST
+        node.datastore.there.set()

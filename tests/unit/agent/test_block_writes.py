@@ -36,46 +36,36 @@ async def end(node):
     await node.datastore.close()
 
 
-def test_a_container_that_comes_back_does_not_wait_until_its_release_has_company(tmp_path, monkeypatch):
-    async def story():
-        node = await one_block_written_through(tmp_path)
-        await node.delete("c3")
-
-        async def others():
-            while True:
-                await node.delete("nobody")
-                await asyncio.sleep(0.01)
-
-        requests = asyncio.create_task(others())
-        async with asyncio.timeout(10):
-            await node.add("c3")
-        requests.cancel()
-        await end(node)
-
+async def test_a_container_that_comes_back_does_not_wait_until_its_release_has_company(tmp_path, monkeypatch):
     monkeypatch.setattr(lull, "LONGEST_SECONDS", 60.0)
-    asyncio.run(story())
+    node = await one_block_written_through(tmp_path)
+    await node.delete("c3")
+
+    async def others():
+        while True:
+            await node.delete("nobody")
+            await asyncio.sleep(0.01)
+
+    requests = asyncio.create_task(others())
+    async with asyncio.timeout(10):
+        await node.add("c3")
+    requests.cancel()
+    await end(node)
 
 
-def test_whoever_waits_for_an_address_does_not_wait_until_its_release_has_company(tmp_path, monkeypatch):
-    async def story():
-        node = await one_block_written_through(tmp_path)
-        await node.delete("c3")
-        async with asyncio.timeout(10):
-            await node.add("next")
-        await end(node)
-
+async def test_whoever_waits_for_an_address_does_not_wait_until_its_release_has_company(tmp_path, monkeypatch):
     monkeypatch.setattr(lull, "QUIET_SECONDS", 60.0)
     monkeypatch.setattr(lull, "LONGEST_SECONDS", 60.0)
-    asyncio.run(story())
+    node = await one_block_written_through(tmp_path)
+    await node.delete("c3")
+    async with asyncio.timeout(10):
+        await node.add("next")
+    await end(node)
 
 
-def test_an_address_that_is_given_again_at_once_is_stored_for_who_has_it_now(tmp_path):
-    asyncio.run(give_again(tmp_path))
-
-
-async def give_again(folder):
+async def test_an_address_that_is_given_again_at_once_is_stored_for_who_has_it_now(tmp_path):
     # Written through, so that the assignment is ready to be written while the release still waits for company.
-    node = await one_block_written_through(folder)
+    node = await one_block_written_through(tmp_path)
     (freed,) = await node.add("c3")
     await node.delete("c3")
     assert await node.add("next") == {freed}

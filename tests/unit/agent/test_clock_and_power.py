@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import asynccontextmanager
 
@@ -18,13 +17,10 @@ COOLDOWN, DAY = 30.0, 86400.0
 
 @asynccontextmanager
 async def one_node(folder, cooldown=0.0):
-    cluster = SimulatedCluster(asyncio.get_running_loop(), folder, [NODE], POOLS)
-    cluster.nodes[NODE].cooldown = cooldown
-    await cluster.start_all()
-    try:
+    async with SimulatedCluster(folder, [NODE], POOLS) as cluster:
+        cluster.nodes[NODE].cooldown = cooldown
+        await cluster.start_all()
         yield cluster, cluster.nodes[NODE]
-    finally:
-        await cluster.close()
 
 
 @pytest.fixture
@@ -54,69 +50,57 @@ async def one_rests(cluster, node):
 
 
 @pytest.mark.parametrize("seconds", (-DAY, DAY))
-def test_a_jump_of_the_clock_changes_nothing_for_an_agent_that_runs(hurried, tmp_path, jump, seconds):
-    async def story():
-        async with one_node(tmp_path, COOLDOWN) as (cluster, node):
-            keeper = await one_rests(cluster, node)
-            jump(seconds)
-            assert COOLDOWN - 5 < keeper.rest_seconds <= COOLDOWN
-            await cluster.add(NODE, "c")
-            await cluster.settle()
-
-    asyncio.run(story())
+async def test_a_jump_of_the_clock_changes_nothing_for_an_agent_that_runs(hurried, tmp_path, jump, seconds):
+    async with one_node(tmp_path, COOLDOWN) as (cluster, node):
+        keeper = await one_rests(cluster, node)
+        jump(seconds)
+        assert COOLDOWN - 5 < keeper.rest_seconds <= COOLDOWN
+        await cluster.add(NODE, "c")
+        await cluster.settle()
 
 
-def test_a_clock_that_jumped_back_before_a_restart_keeps_an_address_no_longer_than_it_would_have_rested(
+async def test_a_clock_that_jumped_back_before_a_restart_keeps_an_address_no_longer_than_it_would_have_rested(
     hurried, tmp_path, jump
 ):
-    async def story():
-        async with one_node(tmp_path, COOLDOWN) as (cluster, node):
-            await one_rests(cluster, node)
-            node.kill()
-            jump(-DAY)
-            await cluster.settle()
-            [keeper] = node.ipam.blocks
-            assert COOLDOWN - 5 < keeper.rest_seconds <= COOLDOWN
-
-    asyncio.run(story())
+    async with one_node(tmp_path, COOLDOWN) as (cluster, node):
+        await one_rests(cluster, node)
+        node.kill()
+        jump(-DAY)
+        await cluster.settle()
+        [keeper] = node.ipam.blocks
+        assert COOLDOWN - 5 < keeper.rest_seconds <= COOLDOWN
 
 
-def test_a_clock_that_jumped_ahead_before_a_restart_ends_the_rest_and_nothing_else(hurried, tmp_path, jump):
-    async def story():
-        async with one_node(tmp_path, COOLDOWN) as (cluster, node):
-            await one_rests(cluster, node)
-            node.kill()
-            jump(DAY)
-            await cluster.settle()
-            [keeper] = node.ipam.blocks
-            assert keeper.rest_seconds is None
-            await cluster.add(NODE, "c")
-            await cluster.settle()
-            assert cluster.held.keys() == {"b", "c"}
-
-    asyncio.run(story())
+async def test_a_clock_that_jumped_ahead_before_a_restart_ends_the_rest_and_nothing_else(hurried, tmp_path, jump):
+    async with one_node(tmp_path, COOLDOWN) as (cluster, node):
+        await one_rests(cluster, node)
+        node.kill()
+        jump(DAY)
+        await cluster.settle()
+        [keeper] = node.ipam.blocks
+        assert keeper.rest_seconds is None
+        await cluster.add(NODE, "c")
+        await cluster.settle()
+        assert cluster.held.keys() == {"b", "c"}
 
 
-def test_a_power_failure_that_takes_the_last_records_along_leaks_no_address_and_loses_none(hurried, tmp_path):
-    async def story():
-        async with one_node(tmp_path) as (cluster, node):
-            for container in "abc":
-                await cluster.add(NODE, container)
-            await cluster.settle()
-            disk = node.copy_of_store()
-            await cluster.delete(NODE, "a")
-            await cluster.settle()
-            await cluster.add(NODE, "d")
-            await cluster.delete(NODE, "b")
-            node.lose_power(disk)
-            # The runtime cleans up what it remembers; it has seen a and b end.
-            await cluster.start_all()
-            for container in "cd":
-                await cluster.delete(NODE, container)
-            for container in "ef":
-                await cluster.add(NODE, container)
-            await cluster.nodes[NODE].look_for_vanished()
-            await cluster.settle()
-            assert cluster.held.keys() == {"e", "f"}
-
-    asyncio.run(story())
+async def test_a_power_failure_that_takes_the_last_records_along_leaks_no_address_and_loses_none(hurried, tmp_path):
+    async with one_node(tmp_path) as (cluster, node):
+        for container in "abc":
+            await cluster.add(NODE, container)
+        await cluster.settle()
+        disk = node.copy_of_store()
+        await cluster.delete(NODE, "a")
+        await cluster.settle()
+        await cluster.add(NODE, "d")
+        await cluster.delete(NODE, "b")
+        node.lose_power(disk)
+        # The runtime cleans up what it remembers; it has seen a and b end.
+        await cluster.start_all()
+        for container in "cd":
+            await cluster.delete(NODE, container)
+        for container in "ef":
+            await cluster.add(NODE, container)
+        await cluster.nodes[NODE].look_for_vanished()
+        await cluster.settle()
+        assert cluster.held.keys() == {"e", "f"}

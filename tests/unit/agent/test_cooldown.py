@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -20,14 +19,11 @@ NODE = "node-1"
 
 @asynccontextmanager
 async def one_node(folder):
-    cluster = SimulatedCluster(asyncio.get_running_loop(), folder, [NODE], ONE_BLOCK)
-    node = cluster.nodes[NODE]
-    node.cooldown = 60.0
-    await cluster.start_all()
-    try:
+    async with SimulatedCluster(folder, [NODE], ONE_BLOCK) as cluster:
+        node = cluster.nodes[NODE]
+        node.cooldown = 60.0
+        await cluster.start_all()
         yield cluster, node
-    finally:
-        await cluster.close()
 
 
 def resting(node):
@@ -39,43 +35,36 @@ async def started_again(cluster):
     await cluster.settle()
 
 
-def test_an_address_that_only_its_block_knows_of_rests_over_a_restart(hurried, tmp_path):
-    async def story():
-        async with one_node(tmp_path) as (cluster, node):
-            await cluster.add(NODE, "a")
-            await cluster.add(NODE, "b")
-            await cluster.settle()
-            node.kill()
-            for file in tmp_path.glob(f"{NODE}.sqlite*"):
-                file.unlink()
-            await cluster.settle()
-            await cluster.delete(NODE, "a")
-            await cluster.settle()
-            await started_again(cluster)
-            assert resting(node) == 1
-
-    asyncio.run(story())
+async def test_an_address_that_only_its_block_knows_of_rests_over_a_restart(hurried, tmp_path):
+    async with one_node(tmp_path) as (cluster, node):
+        await cluster.add(NODE, "a")
+        await cluster.add(NODE, "b")
+        await cluster.settle()
+        node.kill()
+        for file in tmp_path.glob(f"{NODE}.sqlite*"):
+            file.unlink()
+        await cluster.settle()
+        await cluster.delete(NODE, "a")
+        await cluster.settle()
+        await started_again(cluster)
+        assert resting(node) == 1
 
 
-def test_an_address_that_nobody_was_told_of_does_not_rest(hurried, tmp_path, monkeypatch):
+async def test_an_address_that_nobody_was_told_of_does_not_rest(hurried, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "WRITE_SECONDS", 0.02)
-
-    async def story():
-        async with one_node(tmp_path) as (cluster, node):
-            await cluster.toggle_strictness()
-            await cluster.add(NODE, "a")
-            await cluster.settle()
-            node.client.cut_off = True
-            for number in range(5):
-                with pytest.raises(CniError, match="not stored"):
-                    await node.add(f"failing-{number}")
-            node.client.cut_off = False
-            assert not resting(node)
-            await cluster.add(NODE, "b")
-            assert "b" in cluster.held
-            await cluster.settle()
-
-    asyncio.run(story())
+    async with one_node(tmp_path) as (cluster, node):
+        await cluster.toggle_strictness()
+        await cluster.add(NODE, "a")
+        await cluster.settle()
+        node.client.cut_off = True
+        for number in range(5):
+            with pytest.raises(CniError, match="not stored"):
+                await node.add(f"failing-{number}")
+        node.client.cut_off = False
+        assert not resting(node)
+        await cluster.add(NODE, "b")
+        assert "b" in cluster.held
+        await cluster.settle()
 
 
 def test_the_end_of_a_kept_address_is_that_of_its_pod_and_not_of_the_cooldown(tmp_path):

@@ -106,8 +106,7 @@ async def survive(scenario: Scenario, place: str, faults: Sequence[str | None], 
     Return whether any fault struck.
     """
     with tempfile.TemporaryDirectory(prefix="podnet-") as folder:
-        cluster = SimulatedCluster(asyncio.get_running_loop(), Path(folder), NODES, scenario.pools)
-        try:
+        async with SimulatedCluster(Path(folder), NODES, scenario.pools) as cluster:
             if not scenario.strict:
                 await cluster.toggle_strictness()
             await cluster.start_all()
@@ -132,5 +131,3 @@ async def survive(scenario: Scenario, place: str, faults: Sequence[str | None], 
                 node.kill()
                 await cluster.settle()
             return has_struck
-        finally:
-            await cluster.close()

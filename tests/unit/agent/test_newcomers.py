@@ -21,13 +21,10 @@ NODE = "node-1"
 
 @asynccontextmanager
 async def one_node(folder, network="net"):
-    cluster = SimulatedCluster(asyncio.get_running_loop(), folder, [NODE], POOLS)
-    node = cluster.nodes[NODE]
-    node.network = network
-    try:
+    async with SimulatedCluster(folder, [NODE], POOLS) as cluster:
+        node = cluster.nodes[NODE]
+        node.network = network
         yield cluster, node
-    finally:
-        await cluster.close()
 
 
 async def given(cluster, count):
@@ -53,33 +50,27 @@ def forget_everything(folder):
 
 @pytest.mark.parametrize("writes", range(6))
 @pytest.mark.parametrize("death", (DEATH_BEFORE, DEATH_AFTER))
-def test_a_first_start_that_does_not_finish_is_followed_by_another_first_start(hurried, tmp_path, writes, death):
-    async def story():
-        async with one_node(tmp_path, network="") as (cluster, node):
-            node.record("old-1", "10.0.0.0", network="former")
-            node.record("old-2", "10.0.0.5", network="former")
-            node.faults_at_start.extend([None] * writes + [death])
-            await cluster.start_all()
-            await quiet(cluster)
-            assert await given(cluster, 6) == {"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.6", "10.0.0.7"}
-
-    asyncio.run(story())
+async def test_a_first_start_that_does_not_finish_is_followed_by_another_first_start(hurried, tmp_path, writes, death):
+    async with one_node(tmp_path, network="") as (cluster, node):
+        node.record("old-1", "10.0.0.0", network="former")
+        node.record("old-2", "10.0.0.5", network="former")
+        node.faults_at_start.extend([None] * writes + [death])
+        await cluster.start_all()
+        await quiet(cluster)
+        assert await given(cluster, 6) == {"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.6", "10.0.0.7"}
 
 
-def test_a_start_that_is_not_the_first_looks_for_nothing_where_the_network_is_not_known(hurried, tmp_path):
-    async def story():
-        async with one_node(tmp_path, network="") as (cluster, node):
-            await cluster.start_all()
-            node.record("old", "10.0.0.0", network="former")
-            node.kill()
-            await cluster.start_all()
-            assert not node.ipam.attachments
-            node.kill()
-            forget_everything(tmp_path)
-            await cluster.start_all()
-            assert node.ipam.holding("former.old")
-
-    asyncio.run(story())
+async def test_a_start_that_is_not_the_first_looks_for_nothing_where_the_network_is_not_known(hurried, tmp_path):
+    async with one_node(tmp_path, network="") as (cluster, node):
+        await cluster.start_all()
+        node.record("old", "10.0.0.0", network="former")
+        node.kill()
+        await cluster.start_all()
+        assert not node.ipam.attachments
+        node.kill()
+        forget_everything(tmp_path)
+        await cluster.start_all()
+        assert node.ipam.holding("former.old")
 
 
 @pytest.mark.parametrize("version", (1, 2, 3))
@@ -155,72 +146,58 @@ def recorder(node, attachments):
 
 @pytest.mark.parametrize("attachments", ATTACHMENTS)
 @pytest.mark.parametrize("again", (False, True))
-def test_every_address_of_a_container_that_another_plugin_has_served_is_held(
+async def test_every_address_of_a_container_that_another_plugin_has_served_is_held(
     hurried, tmp_path, taken_over, attachments, again
 ):
-    async def story():
-        async with one_node(tmp_path) as (cluster, node):
-            await taken_over(cluster, recorder(node, attachments))
-            if again:
-                await quiet(cluster)
-                node.kill()
-                await cluster.start_all()
-            used = addresses_of(attachments)
-            assert addresses_held(node) == used | cluster.held["first"][1]
-            assert not used & await given(cluster, 7 - len(used))
+    async with one_node(tmp_path) as (cluster, node):
+        await taken_over(cluster, recorder(node, attachments))
+        if again:
             await quiet(cluster)
-            assert (await allocated(cluster)).keys() >= used
-
-    asyncio.run(story())
+            node.kill()
+            await cluster.start_all()
+        used = addresses_of(attachments)
+        assert addresses_held(node) == used | cluster.held["first"][1]
+        assert not used & await given(cluster, 7 - len(used))
+        await quiet(cluster)
+        assert (await allocated(cluster)).keys() >= used
 
 
 @pytest.mark.parametrize("attachments", ATTACHMENTS)
-def test_nothing_is_left_of_a_container_that_another_plugin_has_served(hurried, tmp_path, taken_over, attachments):
+async def test_nothing_is_left_of_a_container_that_another_plugin_has_served(
+    hurried, tmp_path, taken_over, attachments
+):
     """Its DEL comes under the name of the network of today; what has no such DEL is found to have vanished."""
-
-    async def story():
-        async with one_node(tmp_path) as (cluster, node):
-            await taken_over(cluster, recorder(node, attachments))
-            await node.delete("old")
-            assert not node.ipam.holding("net.old")
-            async with asyncio.timeout(10):
-                while addresses_held(node) != cluster.held["first"][1]:
-                    await node.look_for_vanished()
-            await cluster.settle()
-
-    asyncio.run(story())
+    async with one_node(tmp_path) as (cluster, node):
+        await taken_over(cluster, recorder(node, attachments))
+        await node.delete("old")
+        assert not node.ipam.holding("net.old")
+        async with asyncio.timeout(10):
+            while addresses_held(node) != cluster.held["first"][1]:
+                await node.look_for_vanished()
+        await cluster.settle()
 
 
-def test_two_addresses_in_a_block_that_somebody_deletes_are_both_in_it_again(hurried, tmp_path):
-    async def story():
-        async with one_node(tmp_path) as (cluster, node):
-            recorder(node, TWO_ADDRESSES)()
-            await cluster.start_all()
-            await quiet(cluster)
-            await cluster.remove("IPAMBlock", cidr_name("10.0.0.0/30"))
-            await cluster.add(NODE, "first")
-            await quiet(cluster)
-            assert (await allocated(cluster)).keys() == {"10.0.0.0", "10.0.0.1", *cluster.held["first"][1]}
-
-    asyncio.run(story())
+async def test_two_addresses_in_a_block_that_somebody_deletes_are_both_in_it_again(hurried, tmp_path):
+    async with one_node(tmp_path) as (cluster, node):
+        recorder(node, TWO_ADDRESSES)()
+        await cluster.start_all()
+        await quiet(cluster)
+        await cluster.remove("IPAMBlock", cidr_name("10.0.0.0/30"))
+        await cluster.add(NODE, "first")
+        await quiet(cluster)
+        assert (await allocated(cluster)).keys() == {"10.0.0.0", "10.0.0.1", *cluster.held["first"][1]}
 
 
-def test_a_handle_says_how_many_addresses_it_has_in_a_block(hurried, tmp_path):
+async def test_a_handle_says_how_many_addresses_it_has_in_a_block(hurried, tmp_path):
     """Calico takes as many off as it frees, and refuses to free more than that."""
-
-    async def story():
-        async with one_node(tmp_path) as (cluster, node):
-            node.record("old", "10.0.0.0", network="former")
-            await cluster.start_all()
-            await quiet(cluster)
-            node.record("old", "10.0.0.0", "10.0.0.1", "10.0.0.5", network="former")
-            node.kill()
-            await cluster.start_all()
-            await quiet(cluster)
-            [handle] = await cluster._stored("IPAMHandle")
-            assert handle["spec"]["handleID"] == "net.old"
-            assert handle["spec"]["block"] == {"10.0.0.0/30": 2, "10.0.0.4/30": 1}
-
-    asyncio.run(story())
-
-    asyncio.run(story())
+    async with one_node(tmp_path) as (cluster, node):
+        node.record("old", "10.0.0.0", network="former")
+        await cluster.start_all()
+        await quiet(cluster)
+        node.record("old", "10.0.0.0", "10.0.0.1", "10.0.0.5", network="former")
+        node.kill()
+        await cluster.start_all()
+        await quiet(cluster)
+        [handle] = await cluster._stored("IPAMHandle")
+        assert handle["spec"]["handleID"] == "net.old"
+        assert handle["spec"]["block"] == {"10.0.0.0/30": 2, "10.0.0.4/30": 1}

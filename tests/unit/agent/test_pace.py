@@ -72,69 +72,54 @@ def limits(monkeypatch):
     monkeypatch.setattr(mirror, "PACE_SECONDS", 10.0)
 
 
-def test_a_flood_waits_for_an_api_server_that_is_slower(tmp_path, hurried):
-    async def story():
-        async with answering_first(tmp_path) as node:
-            assert MOST <= await flood(node) <= MOST + CLIENTS
-
-    asyncio.run(story())
+async def test_a_flood_waits_for_an_api_server_that_is_slower(tmp_path, hurried):
+    async with answering_first(tmp_path) as node:
+        assert MOST <= await flood(node) <= MOST + CLIENTS
 
 
-def test_a_flood_does_not_wait_for_an_api_server_that_is_away(tmp_path, hurried):
-    async def story():
-        async with answering_first(tmp_path) as node:
-            node.client.faults.extend(["refused"] * 1000)
-            node.client.seconds_away = 1.0
-            started = time.monotonic()
-            assert await flood(node) == CLIENTS * PODS_OF_EACH
-            assert time.monotonic() - started < mirror.PACE_SECONDS
-            node.client.seconds_away = 0.0
-            node.heal()
-
-    asyncio.run(story())
+async def test_a_flood_does_not_wait_for_an_api_server_that_is_away(tmp_path, hurried):
+    async with answering_first(tmp_path) as node:
+        node.client.faults.extend(["refused"] * 1000)
+        node.client.seconds_away = 1.0
+        started = time.monotonic()
+        assert await flood(node) == CLIENTS * PODS_OF_EACH
+        assert time.monotonic() - started < mirror.PACE_SECONDS
+        node.client.seconds_away = 0.0
+        node.heal()
 
 
-def test_a_request_that_waited_long_enough_is_answered(tmp_path, hurried, monkeypatch):
-    async def story():
-        async with answering_first(tmp_path) as node:
-            node.client.faults.extend(["refused"] * 1000)
-            monkeypatch.setattr(mirror, "PACE_SECONDS", 0.01)
-            assert await flood(node) == CLIENTS * PODS_OF_EACH
-            node.heal()
-
-    asyncio.run(story())
+async def test_a_request_that_waited_long_enough_is_answered(tmp_path, hurried, monkeypatch):
+    async with answering_first(tmp_path) as node:
+        node.client.faults.extend(["refused"] * 1000)
+        monkeypatch.setattr(mirror, "PACE_SECONDS", 0.01)
+        assert await flood(node) == CLIENTS * PODS_OF_EACH
+        node.heal()
 
 
-def test_what_has_to_be_stored_first_is_not_tried_while_the_api_server_is_away(tmp_path, hurried):
-    async def story():
-        async with one_node(tmp_path) as node:
-            node.client.seconds_away = 20.0
-            with pytest.raises(CniError, match="has not answered for 20 s"):
-                await node.add("refused")
-            assert not node.ipam.unsettled
-            node.client.seconds_away = 0.0
-            assert await node.add("next")
-            [keeper] = node.ipam.blocks
-            assert keeper.promised == 0
-
-    asyncio.run(story())
+async def test_what_has_to_be_stored_first_is_not_tried_while_the_api_server_is_away(tmp_path, hurried):
+    async with one_node(tmp_path) as node:
+        node.client.seconds_away = 20.0
+        with pytest.raises(CniError, match="has not answered for 20 s"):
+            await node.add("refused")
+        assert not node.ipam.unsettled
+        node.client.seconds_away = 0.0
+        assert await node.add("next")
+        [keeper] = node.ipam.blocks
+        assert keeper.promised == 0
 
 
-def test_what_cannot_be_stored_for_whatever_reason_is_tried_for_so_many_attachments_only(
+async def test_what_cannot_be_stored_for_whatever_reason_is_tried_for_so_many_attachments_only(
     tmp_path, hurried, monkeypatch
 ):
-    async def story():
-        async with one_node(tmp_path) as node:
-            await node.ipam.blocks.take("10.0.0.1")
-            monkeypatch.setattr(mirror, "WRITE_SECONDS", 0.02)
-            monkeypatch.setattr(mirror, "PACE_SECONDS", 0.01)
-            node.client.faults.extend(["refused"] * 10_000)
-            for number in range(3 * MOST):
-                with pytest.raises(CniError):
-                    await node.add(f"c{number}")
-            assert len(node.ipam.unsettled) == MOST
-            node.heal()
-            await all_stored(node)
-            assert (await node.datastore.list(V1.path("IPAMHandle")))[0] == []
-
-    asyncio.run(story())
+    async with one_node(tmp_path) as node:
+        await node.ipam.blocks.take("10.0.0.1")
+        monkeypatch.setattr(mirror, "WRITE_SECONDS", 0.02)
+        monkeypatch.setattr(mirror, "PACE_SECONDS", 0.01)
+        node.client.faults.extend(["refused"] * 10_000)
+        for number in range(3 * MOST):
+            with pytest.raises(CniError):
+                await node.add(f"c{number}")
+        assert len(node.ipam.unsettled) == MOST
+        node.heal()
+        await all_stored(node)
+        assert (await node.datastore.list(V1.path("IPAMHandle")))[0] == []

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import json
 import tempfile
@@ -86,13 +85,10 @@ async def store(datastore, places, config, reserved):
 @asynccontextmanager
 async def node_in(places, config, reserved):
     with tempfile.TemporaryDirectory() as folder:
-        cluster = SimulatedCluster(asyncio.get_running_loop(), Path(folder), [NODE], POOLS)
-        await store(cluster.datastore, places, config, reserved)
-        await cluster.start_all()
-        try:
+        async with SimulatedCluster(Path(folder), [NODE], POOLS) as cluster:
+            await store(cluster.datastore, places, config, reserved)
+            await cluster.start_all()
             yield cluster.nodes[NODE]
-        finally:
-            await cluster.close()
 
 
 async def told_by_the_module(datastore, annotations):
@@ -127,25 +123,23 @@ async def outcome(node, subject):
 
 @settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(places=PLACES, config=CONFIG, reserved=RESERVED, order=st.permutations(list(CIDRS)))
-def test_a_pod_gets_its_address_from_the_pool_that_was_named(hurried, monkeypatch, places, config, reserved, order):
+async def test_a_pod_gets_its_address_from_the_pool_that_was_named(
+    hurried, monkeypatch, places, config, reserved, order
+):
     monkeypatch.setattr(claims, "RECLAIM_SECONDS", 60.0)
     annotations = {POOLS_ANNOTATIONS[4]: json.dumps(order)}
     subject = Subject("default", "new", NODE, pod_annotations=annotations)
-
-    async def story():
-        async with node_in(places, config, reserved) as node:
-            view = await node.ipam.blocks.view([])
-            told = explain_by_agent(subject, [4], [*node.cluster.pools], view)["ipv4"]
-            assert await told_by_the_module(node.datastore, annotations) == told
-            address = await outcome(node, subject)
-            names = [
-                name
-                for name, cidr in CIDRS.items()
-                if address and ipaddress.ip_address(address) in ipaddress.ip_network(cidr)
-            ]
-            assert [told["pool"]] == (names or [None]), told
-            for room in told["room"]:
-                if room["reason"] is None and room["way"] != "borrowed":
-                    assert ipaddress.ip_address(address) in ipaddress.ip_network(room["block"]), told
-
-    asyncio.run(story())
+    async with node_in(places, config, reserved) as node:
+        view = await node.ipam.blocks.view([])
+        told = explain_by_agent(subject, [4], [*node.cluster.pools], view)["ipv4"]
+        assert await told_by_the_module(node.datastore, annotations) == told
+        address = await outcome(node, subject)
+        names = [
+            name
+            for name, cidr in CIDRS.items()
+            if address and ipaddress.ip_address(address) in ipaddress.ip_network(cidr)
+        ]
+        assert [told["pool"]] == (names or [None]), told
+        for room in told["room"]:
+            if room["reason"] is None and room["way"] != "borrowed":
+                assert ipaddress.ip_address(address) in ipaddress.ip_network(room["block"]), told

@@ -18,9 +18,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("malformed", MALFORMED.values(), ids=MALFORMED.keys())
-def test_a_malformed_object_is_ignored_and_the_others_count(hurried, tmp_path, malformed):
-    async def story():
-        cluster = SimulatedCluster(asyncio.get_running_loop(), tmp_path, ("node-1",), POOL)
+async def test_a_malformed_object_is_ignored_and_the_others_count(hurried, tmp_path, malformed):
+    async with asyncio.timeout(20), SimulatedCluster(tmp_path, ("node-1",), POOL) as cluster:
         path = V1.path("IPReservation")
         await cluster.datastore.create(path, {**V1.new("IPReservation", "bad", {}), "spec": None} | malformed)
         await cluster.start_all()
@@ -28,6 +27,3 @@ def test_a_malformed_object_is_ignored_and_the_others_count(hurried, tmp_path, m
         await cluster.datastore.create(path, V1.new("IPReservation", "good", {"reservedCIDRs": ["10.0.0.0/31"]}))
         await asyncio.sleep(0.02)
         assert await cluster.nodes["node-1"].add("a") == {"10.0.0.2"}
-        await cluster.close()
-
-    asyncio.run(asyncio.wait_for(story(), 20))
