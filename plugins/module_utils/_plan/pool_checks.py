@@ -57,7 +57,7 @@ def _own_problems(view):
     if view["cidr"] is None:
         yield Problem(subject, "cidr", None, "it is missing; a range such as 10.244.0.0/16 is needed")
         return
-    for field, message in spec_problems(pool_view.spec(view)):
+    for field, message in spec_problems(pool_view.full_spec(view)):
         option = pool_view.OPTION_OF_FIELD[field]
         yield Problem(subject, option, view[option], message)
 
@@ -72,7 +72,7 @@ def change_problems(views, pools):
         if is_leaving(existing):
             message = "it is being deleted in the cluster; run again when it is gone, or declare another name"
             yield Problem(subject, "name", view["name"], message)
-        for option in pool_view.IMMUTABLE:
+        for option in pool_view.IMMUTABLE if ranges.network(view["cidr"]) else ():
             if view[option] != before[option]:
                 message = (
                     f"it is {before[option]} in the cluster and declared as {view[option]}, but cannot be changed;"

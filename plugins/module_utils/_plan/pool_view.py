@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .._core import names
 from .._core.pool import ALLOWED_USES, AUTOMATIC, DEFAULT_BLOCK_SIZE, WORKLOAD
+from .ownership import label_texts
 
 IMMUTABLE = ("cidr", "block_size")
 
@@ -39,8 +40,7 @@ def declared(options):
     if not view["allowed_uses"] and view["namespace_selector"]:
         # Tunnels belong to no namespace: Calico refuses a pool for them that has a namespace selector.
         view["allowed_uses"] = [WORKLOAD]
-    labels = {key: str(value) for key, value in (options.get("labels") or {}).items()}
-    return _complete(options["name"], view, labels)
+    return _complete(options["name"], view, label_texts(options.get("labels")))
 
 
 def stored(pool, label_keys=None):
@@ -50,6 +50,11 @@ def stored(pool, label_keys=None):
     if label_keys is not None:
         labels = {key: value for key, value in labels.items() if key in label_keys}
     return _complete(pool["metadata"]["name"], view, labels)
+
+
+def full_spec(view):
+    """Every field of the spec, also those that are not written."""
+    return {spec_field: view[option] for option, spec_field, _default in _FIELDS}
 
 
 def spec(view):

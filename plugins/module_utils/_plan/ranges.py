@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import traceback
 
 from .._core import names
@@ -67,7 +66,7 @@ def lie_within(inner, outer):
 def network(cidr, strict=True):
     """The `ipaddress` network of a text, or None when it is none. `strict`: host bits are not allowed."""
     try:
-        return names.network(cidr) if strict else ipaddress.ip_network(cidr, strict=False)
+        return names.network(cidr) if strict else names.network(cidr, strict=False)
     except (ValueError, TypeError):
         return None
 

@@ -96,9 +96,9 @@ def plan(wanted, observed):
 
 
 def _declared(item):
-    labels = {key: str(value) for key, value in (item.get("labels") or {}).items()}
     entries = item.get("reserved_cidrs")
-    return {"name": item["name"], "reserved_cidrs": None if entries is None else _canonical(entries), "labels": labels}
+    canonical = None if entries is None else _canonical(entries)
+    return {"name": item["name"], "reserved_cidrs": canonical, "labels": ownership.label_texts(item.get("labels"))}
 
 
 def _stored(obj, label_keys=None):

@@ -125,6 +125,7 @@ def test_a_pool_declared_twice_or_by_an_impossible_name_or_label_is_named():
         {"name": "twice", "cidr": "10.244.1.0/24"},
         {"name": "Upper", "cidr": "10.244.2.0/24"},
         {"name": "label", "cidr": "10.244.3.0/24", "labels": {"team": "pay ments", "-x": "", "x/y": "fine.1"}},
+        {"name": "null", "cidr": "10.244.5.0/24", "labels": {"team": None, "a..b/c": "1"}},
         {"name": "theirs", "cidr": "10.244.4.0/24", "labels": {"app.kubernetes.io/managed-by": "tigera-operator"}},
     ]
     problems = pools.plan(declare(*items), observe()).problems
@@ -132,6 +133,8 @@ def test_a_pool_declared_twice_or_by_an_impossible_name_or_label_is_named():
         ("pool Upper", "name", "Upper"),
         ("pool label", "labels", "-x"),
         ("pool label", "labels", "pay ments"),
+        ("pool null", "labels", "a..b/c"),
+        ("pool null", "labels", "team"),
         ("pool theirs", "labels", "tigera-operator"),
         ("pool twice", "name", "twice"),
     ]
@@ -144,11 +147,20 @@ def test_a_pool_declared_twice_or_by_an_impossible_name_or_label_is_named():
         ({"vxlan_mode": "Always", "allowed_uses": ["LoadBalancer"]}, "vxlan_mode", "it needs Never"),
         ({"disable_bgp_export": True, "allowed_uses": ["LoadBalancer"]}, "disable_bgp_export", "announced"),
         ({"node_selector": "has(x) || " * 110 + "has(y)"}, "node_selector", "it has 1106 characters; at most 1024"),
+        ({"namespace_selector": "x == 'y'", "allowed_uses": ["Workload", "Tunnel"]}, "allowed_uses", "serve tunnels"),
     ),
 )
 def test_what_calico_would_refuse_is_refused_in_the_words_of_the_options(item, option, message):
     [problem] = pools.plan(declare({"name": "a", "cidr": "10.244.0.0/16", **item}), observe()).problems
     assert problem.option == option and message in problem.message
+
+
+@pytest.mark.parametrize("cidr", [None, "10.244.0.1/16", "10.244.0.0/99", "fd00::%1/64"])
+def test_of_a_range_that_is_missing_or_malformed_nothing_more_is_said_than_that(cidr):
+    for existing in (observe(), observe(stored("a", cidr="10.244.0.0/16"))):
+        [problem] = pools.plan(declare({"name": "a", "cidr": cidr}, pod_cidrs=["10.0.0.0/8"]), existing).problems
+        assert (problem.option, problem.value) == ("cidr", cidr)
+        assert "it is missing" in problem.message or "is not a CIDR without host bits" in problem.message
 
 
 def test_a_pool_for_load_balancers_stays_one():

@@ -58,6 +58,7 @@ def test_a_new_reservation_is_ours_and_a_changed_one_keeps_its_other_labels():
         ("10.244.9", "'10.244.9' is neither a CIDR nor an address"),
         ("", "'' is neither a CIDR nor an address"),
         ("10.244.1.1-10.244.1.9", "is neither a CIDR nor an address"),
+        ("fd00::%1/64", "is neither a CIDR nor an address"),
     ),
 )
 def test_what_is_no_range_is_named_with_what_would_be_right(entry, message):
@@ -73,6 +74,7 @@ def test_all_problems_are_reported_together():
         item("twice"),
         item("twice"),
         item("label", **{"x": "!"}),
+        item("null", team=None),
         label_selectors=["x y"],
     )
     problems = reservations.plan(wanted, observe()).problems
@@ -81,6 +83,7 @@ def test_all_problems_are_reported_together():
         ("reservation Upper", "name"),
         ("reservation label", "labels"),
         ("reservation none", "reserved_cidrs"),
+        ("reservation null", "labels"),
         ("reservation twice", "name"),
     ]
 
