@@ -93,7 +93,7 @@ def overlaps(sound, pools, gone):
     """(problems, warnings) about overlapping pools. What overlaps in the cluster already can only be told."""
     declared = {view["name"]: network for view, network in sound}
     kept = [(name, pool) for name, pool in pools.items() if name not in declared and name not in gone]
-    others = [(name, ranges.network_of(pool)) for name, pool in kept if ranges.network_of(pool)]
+    others = [(name, ranges.pool_network(pool)) for name, pool in kept if ranges.pool_network(pool)]
     networks, problems, warnings = {**dict(others), **declared}, [], []
     for outer, inner in ranges.overlaps([(view["name"], network) for view, network in sound] + others):
         if inner not in declared:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .._core import names
 from .._core.pool import ALLOWED_USES, AUTOMATIC, DEFAULT_BLOCK_SIZE, WORKLOAD
+from . import ranges
 from .ownership import label_texts
 
 IMMUTABLE = ("cidr", "block_size")
@@ -46,6 +47,7 @@ def declared(options):
 def stored(pool, label_keys=None):
     """The view of an IPPool object, with all of its labels, or with those of `label_keys` that it has."""
     view = {option: pool["spec"].get(spec_field) for option, spec_field, _default in _FIELDS}
+    view["cidr"] = ranges.pool_network(pool) or view["cidr"]
     labels = dict(pool["metadata"].get("labels") or {})
     if label_keys is not None:
         labels = {key: value for key, value in labels.items() if key in label_keys}

@@ -18,8 +18,13 @@ except ImportError:
 
 
 def network_of(obj):
-    """The `ipaddress` network of a pool, a block or an affinity, or None."""
+    """The `ipaddress` network of a block or an affinity, or None."""
     return network(obj["spec"].get("cidr"))
+
+
+def pool_network(pool):
+    """The `ipaddress` network of a stored pool, or None. As in Calico, host bits that nobody refused mean nothing."""
+    return network(pool["spec"].get("cidr"), strict=False)
 
 
 def parse(cidrs):

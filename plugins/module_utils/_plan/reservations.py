@@ -180,7 +180,7 @@ def _operations(outcome, existing, gone):
 def _warnings(wanted, observed, gone):
     views = [] if wanted.absent else sorted(wanted.reservations, key=lambda view: view["name"])
     pools = sorted(with_declared(observed.pools, wanted.declared_pools).items())
-    pools = [(name, ranges.network_of(pool)) for name, pool in pools if ranges.network_of(pool)]
+    pools = [(name, ranges.pool_network(pool)) for name, pool in pools if ranges.pool_network(pool)]
     entries = [((view["name"], entry), ranges.network(entry)) for view in views for entry in view["reserved_cidrs"]]
     met = list(ranges.meetings(pools, entries))
     yield from _useless(entries, {entry for _pool, entry in met})
