@@ -117,7 +117,7 @@ class _Run:
         """Whether all of the plan was applied; False when the rest has to be planned anew."""
         for operation in () if self.done else self._last.rehearsed:
             self._rehearse(operation, api)
-        groups = list(_groups(self._last.operations))
+        groups = list(in_groups(self._last.operations))
         for position, group in enumerate(groups):
             if position and groups[position - 1][0].settles and not group[0].settles:
                 return False
@@ -208,11 +208,13 @@ def _growing_pauses():
         longest = min(2 * longest, LONGEST_PAUSE)
 
 
-def _groups(operations):
-    """Runs of operations that may be carried out at the same time: one verb, one kind, no object twice."""
+def in_groups(operations):
+    """Runs of operations that may be carried out at the same time: one verb, one kind, no object twice, none waits for
+    another.
+    """
     group, objects, alike = [], set(), None
     for operation in operations:
-        key = operation.verb, operation.kind, operation.settles
+        key = operation.verb, operation.kind, operation.settles, operation.waits
         if group and (key != alike or _identity(operation) in objects):
             yield group
             group, objects = [], set()

@@ -125,8 +125,7 @@ def _networks(entries):
 
 def _added(view, existing):
     """Networks that a view reserves and the existing object does not, entry by entry."""
-    before = set(_stored(existing)["reserved_cidrs"]) if existing else set()
-    return _networks(entry for entry in view["reserved_cidrs"] or () if entry not in before)
+    return _networks(_missing(view, _stored(existing) if existing else None))
 
 
 def _removed(wanted, existing):
@@ -158,7 +157,9 @@ def _malformed(entry):
 
 
 def _operations(outcome, existing, gone):
-    added, changed, created = [], [], []
+    """Reservations that take something over from others have it before these give it up."""
+    given_up = {entry for name in outcome.before for entry in _missing(outcome.before[name], outcome.after[name])}
+    added, created, changed = [], [], []
     for name, after in sorted(outcome.after.items()):
         before = outcome.before[name]
         if after is None or before == after:
@@ -167,14 +168,30 @@ def _operations(outcome, existing, gone):
             body = {"spec": {"reservedCIDRs": after["reserved_cidrs"]}}
             body["labels"] = ownership.creation_labels(after["labels"])
             created.append(Operation("create", KIND, name, body=body))
-            continue
-        differs = before["reserved_cidrs"] != after["reserved_cidrs"]
-        body = {"spec": {"reservedCIDRs": after["reserved_cidrs"]} if differs else {}}
-        body["labels"] = ownership.label_changes(before["labels"], after["labels"])
-        gives_up = set(before["reserved_cidrs"]) - set(after["reserved_cidrs"])
-        (changed if gives_up else added).append(Operation("patch", KIND, name, body=body, observed=existing[name]))
+        elif not _missing(before, after):
+            added.append(_patch(before, after, existing[name]))
+        else:
+            if given_up.intersection(_missing(after, before)):
+                both = {**after, "reserved_cidrs": _canonical(before["reserved_cidrs"] + after["reserved_cidrs"])}
+                added.append(_patch(before, both, existing[name]))
+                before = both
+            changed.append(_patch(before, after, existing[name], waits=True))
     deleted = [Operation("delete", KIND, name, observed=existing[name]) for name in gone]
     return [*added, *created, *changed, *deleted]
+
+
+def _missing(one, other):
+    """The entries of one view that another does not have. Either may be None."""
+    entries, others = ((view or {}).get("reserved_cidrs") or () for view in (one, other))
+    there = set(others)
+    return [entry for entry in entries if entry not in there]
+
+
+def _patch(before, after, existing, waits=False):
+    differs = before["reserved_cidrs"] != after["reserved_cidrs"]
+    body = {"spec": {"reservedCIDRs": after["reserved_cidrs"]} if differs else {}}
+    body["labels"] = ownership.label_changes(before["labels"], after["labels"])
+    return Operation("patch", KIND, after["name"], body=body, observed=existing, waits=waits)
 
 
 def _warnings(wanted, observed, gone):

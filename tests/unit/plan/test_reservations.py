@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import itertools
 
 import pytest
+from ansible_collections.podnet.ipam.plugins.module_utils import _runner
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import reservations
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +119,15 @@ def test_what_moves_to_a_new_reservation_is_reserved_there_first():
     ]
 
 
+def test_reservations_that_change_entries_with_each_other_have_both_before_they_give_one_up():
+    existing = observe(stored("one", "10.244.1.1", "10.244.1.2"), stored("two", "10.244.1.3"))
+    wanted = declare(item("one", "10.244.1.2", "10.244.1.3"), item("two", "10.244.1.1"))
+    operations = reservations.plan(wanted, existing).operations
+    entries = [(each.name, [entry[-4] for entry in each.body["spec"]["reservedCIDRs"]]) for each in operations]
+    assert entries == [("one", ["1", "2", "3"]), ("two", ["1", "3"]), ("one", ["2", "3"]), ("two", ["1"])]
+    assert [[each.name for each in group] for group in _runner.in_groups(operations)] == [["one", "two"]] * 2
+
+
 def test_a_range_in_no_pool_is_a_warning():
     [warning] = reservations.plan(declare(item("r", "10.99.0.0/24", "10.244.1.7")), observe()).warnings
     assert warning == "reservation r: 10.99.0.0/24 lies in no pool, so that it reserves nothing"
@@ -167,8 +178,9 @@ ITEMS = st.dictionaries(st.sampled_from("abcd"), ENTRIES, max_size=4).map(
 
 
 def carry_out(operations, existing):
+    """The state after each operation. Of those that may be carried out at the same time, the last one comes first."""
     state = copy.deepcopy(existing)
-    for operation in operations:
+    for operation in itertools.chain.from_iterable(map(reversed, _runner.in_groups(operations))):
         if operation.verb == "create":
             assert operation.name not in state
             state[operation.name] = stored(operation.name, *operation.body["spec"]["reservedCIDRs"])
@@ -199,11 +211,17 @@ def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(fi
         assert set(reached) == names
 
 
-@given(ITEMS, ITEMS)
-def test_what_stays_reserved_under_a_new_name_is_reserved_all_the_time(first, second):
+# Few entries for few names, so that most examples move some of them.
+MOVED = st.fixed_dictionaries({name: st.sets(st.sampled_from(["10.244.1.1", "10.244.1.2"])) for name in "ab"}).map(
+    lambda found: [item(name, *entries) for name, entries in found.items()]
+)
+
+
+@given(MOVED, MOVED, st.booleans())
+def test_what_stays_reserved_under_whatever_name_is_reserved_all_the_time(first, second, renamed):
     *_steps, before = [{}, *carry_out(reservations.plan(declare(*first), observe()).operations, {})]
-    renamed = [{**each, "name": f"new-{each['name']}"} for each in second]
-    plan = reservations.plan(declare(*renamed, purge=True), observe(*before.values()))
+    second = [{**each, "name": f"new-{each['name']}"} for each in second] if renamed else second
+    plan = reservations.plan(declare(*second, purge=True), observe(*before.values()))
     states = [before, *carry_out(plan.operations, before)]
     kept = reserved(before) & reserved(states[-1])
     assert all(kept <= reserved(state) for state in states)
