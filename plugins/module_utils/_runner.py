@@ -120,6 +120,7 @@ class _Run:
         groups = list(in_groups(self._last.operations))
         for position, group in enumerate(groups):
             if position and groups[position - 1][0].settles and not group[0].settles:
+                self._left = [operation for rest in groups[position:] for operation in rest]
                 return False
             later = [operation for rest in groups[position + 1 :] for operation in rest]
             self._apply_group(group, api, later)
@@ -165,11 +166,12 @@ class _Run:
 
     def failure(self):
         """What a failed module returns beside its message."""
-        failed = {}
+        told = {"operations": [operation.describe() for operation in self.done], "changed": bool(self.done)}
         if self._failed:
-            left = [operation.describe() for operation in self._left]
-            failed = {"failed_operation": self._failed.describe(), "operations_left": left}
-        return {"operations": [operation.describe() for operation in self.done], "changed": bool(self.done), **failed}
+            told["failed_operation"] = self._failed.describe()
+        if self._failed or self._left:
+            told["operations_left"] = [operation.describe() for operation in self._left]
+        return told
 
     def exit(self):
         for warning in self._last.warnings:

@@ -162,8 +162,8 @@ notes:
     each only if it is still as it was read, and the empty blocks deleted; then the pool is deleted. If a pod gets an
     address meanwhile, the module fails unless O(force), and the pool stays, disabled.
   - Whether addresses are in use is told by the blocks, not by the pods.
-  - When a write fails midway, RV(operations) lists the writes that were made, RV(failed_operation) the one that failed,
-    and RV(operations_left) those that were left. Running again finishes the rest.
+  - When the module fails midway, RV(operations) lists the writes that were made, RV(failed_operation) the one that
+    failed, if it was one, and RV(operations_left) those that were left. Running again finishes the rest.
 seealso:
   - module: podnet.ipam.namespace_pools
   - module: podnet.ipam.workload_pools
@@ -329,8 +329,8 @@ failed_operation:
   type: dict
   sample: {verb: create, kind: IPPool, name: rack-2}
 operations_left:
-  description: The writes that were not made because of the one that failed.
-  returned: when a write failed
+  description: The writes that were not made because one failed, or because the cluster could not be read between them.
+  returned: when a write failed, or a read after the first write
   type: list
   elements: dict
   sample:

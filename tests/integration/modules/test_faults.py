@@ -174,6 +174,21 @@ def test_an_address_assigned_in_the_very_last_moment_stops_the_removal(cluster):
     assert cluster.pools() == ["rack-0"] and cluster.objects.exists(path)
 
 
+def test_a_read_that_fails_between_writes_says_what_is_left(cluster):
+    cluster.create_pools(("rack-0", "10.244.0.0/24"))
+    cluster.create_block("10.244.0.0/26")
+    disabled = Fault("PATCH", "/ippools/rack-0")
+    with FaultyProxy(cluster.plane, disabled) as proxy:
+        failure = Fault("GET", "/ipamblocks", 503, times=99, retry_after=0)
+        disabled.meanwhile = lambda: proxy.faults.append(failure)
+        result = cluster.run("ip_pools", pools=RACKS[:1], state="absent", **cluster.through(proxy))
+    assert result["failed"] and "503" in result["msg"] and "failed_operation" not in result
+    assert result["operations"] == [{"verb": "patch", "kind": "IPPool", "name": "rack-0"}]
+    left = [(each["verb"], each["kind"]) for each in result["operations_left"]]
+    assert left == [("patch", "BlockAffinity"), ("delete", "IPAMBlock"), ("delete", "BlockAffinity"), ("delete", "IPPool")]
+    assert cluster.run("ip_pools", pools=RACKS[:1], state="absent")["changed"] and cluster.pools() == []
+
+
 def test_an_unchanged_run_reads_each_kind_once_and_check_mode_never_writes(cluster):
     cluster.apply("ip_pools", pools=RACKS)
     result, proxy = run(cluster, pools=RACKS)
