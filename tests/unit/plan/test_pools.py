@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 
 import pytest
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, pool_view, pools, ranges
@@ -280,6 +281,15 @@ def test_without_force_exactly_the_pools_in_use_are_refused_and_nothing_is_writt
     busy = {use["pool"] for use in plan.results["in_use"]}
     assert {problem.subject for problem in plan.problems} == {f"pool {name}" for name in busy}
     assert plan.operations == [] or not busy
+
+
+@given(st.sets(NETWORKS, max_size=4), st.sets(NETWORKS, max_size=4))
+def test_each_overlap_of_a_declared_pool_is_refused_and_nothing_else(before, after):
+    existing = [stored(f"old-{index}", cidr=str(network)) for index, network in enumerate(before)]
+    declared = [{"name": f"new-{index}", "cidr": str(network)} for index, network in enumerate(after)]
+    problems = pools.plan(declare(*declared), observe(*existing)).problems
+    pairs = [*itertools.combinations(after, 2), *itertools.product(after, before)]
+    assert [each.option for each in problems] == ["cidr"] * sum(one.overlaps(other) for one, other in pairs)
 
 
 @given(st.sets(NETWORKS, max_size=6), st.sets(NETWORKS, max_size=6))
