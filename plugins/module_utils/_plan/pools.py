@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from . import network_checks, ownership, pool_checks, pool_removal, pool_view
+from . import holders, network_checks, ownership, pool_checks, pool_removal, pool_view
 from .network_checks import Network
 from .operation import Operation, Plan, Problem
 
@@ -37,6 +37,7 @@ class Observed:
     """`served`: whether the cluster has IP pools at all. `pools` maps names to IPPool objects.
 
     What else is needed depends on the pools: `Needs` says it. The CIDRs of `network` are the cluster's own.
+    `hides_installation`: there may be an Installation, but the user may not read it.
     """
 
     pools: dict
@@ -44,6 +45,7 @@ class Observed:
     blocks: tuple = ()
     affinities: tuple = ()
     installation: dict | None = None
+    hides_installation: bool = False
     network: Network = field(default_factory=Network)
 
 
@@ -172,6 +174,12 @@ def _network(wanted, known):
 
 def _check_owners(wanted, observed, touched, outcome):
     """A pool of another controller is changed or removed only when it is to be adopted."""
+    unknown = [name for name in touched if ownership.is_of_nobody(observed.pools[name])]
+    if unknown and observed.hides_installation:
+        outcome.warnings.append(
+            "whether these pools belong to the Calico operator was not checked, as its Installation may not be read:"
+            f" {holders.some(unknown)}"
+        )
     for name in touched:
         owner = ownership.other_owner(observed.pools[name], observed.installation)
         if owner and wanted.adopt:
