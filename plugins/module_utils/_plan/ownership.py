@@ -63,6 +63,23 @@ def _operator(pool, installation):
     return None
 
 
+def is_leaving(obj):
+    """Whether it is being deleted already, but held by a finalizer: Calico's on a pool waits for the last block."""
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def removed(wanted, listed, objects):
+    """Names of the objects (by name) that a declaration of those in `listed` removes, sorted.
+
+    `wanted` says how: `absent`, `purge`, `label_selectors`. What is being deleted already is gone for good.
+    """
+    if wanted.absent:
+        names = sorted(listed & set(objects))
+    else:
+        names = purged(objects, listed, wanted.label_selectors) if wanted.purge else []
+    return [name for name in names if not is_leaving(objects[name])]
+
+
 def purged(objects, listed, label_selectors):
     """Names of the objects (by name) that a purge removes: not in `listed`, and ours or matching the selectors."""
     selectors = [f"{OWNER_LABEL}={OWNER}"] if label_selectors is None else label_selectors

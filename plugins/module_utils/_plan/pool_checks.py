@@ -69,9 +69,7 @@ def change_problems(views, pools):
         if existing is None:
             continue
         subject, before = f"pool {view['name']}", pool_view.stored(existing)
-        if is_leaving(existing):
-            message = "it is being deleted in the cluster; run again when it is gone, or declare another name"
-            yield Problem(subject, "name", view["name"], message)
+        yield from leaving_problems(subject, existing)
         for option in pool_view.IMMUTABLE if ranges.network(view["cidr"]) else ():
             if view[option] != before[option]:
                 message = (
@@ -84,9 +82,11 @@ def change_problems(views, pools):
             yield Problem(subject, "allowed_uses", view["allowed_uses"], message)
 
 
-def is_leaving(pool):
-    """Whether a pool is being deleted already, but held by a finalizer: Calico's waits for the pool's last block."""
-    return bool(pool["metadata"].get("deletionTimestamp"))
+def leaving_problems(subject, existing):
+    """What is being deleted cannot be declared."""
+    if ownership.is_leaving(existing):
+        message = "it is being deleted in the cluster; run again when it is gone, or declare another name"
+        yield Problem(subject, "name", existing["metadata"]["name"], message)
 
 
 def overlaps(sound, pools, gone):
@@ -103,7 +103,7 @@ def overlaps(sound, pools, gone):
         text = f"{networks[inner]} overlaps pool {outer} ({networks[outer]})"
         if outer in declared:
             problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), f"{text}, declared too"))
-        elif is_leaving(pools[outer]):
+        elif ownership.is_leaving(pools[outer]):
             warnings.append(f"pool {inner}: {text}, which is being deleted; Calico waits with {inner} for that")
         elif inner in pools:
             warnings.append(f"pool {inner}: {text}, and both exist in the cluster: remove one of them")

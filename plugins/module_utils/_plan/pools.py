@@ -89,13 +89,8 @@ def needs(wanted, pools, served=True):
 
 
 def removed(wanted, pools):
-    """Names of the existing pools that are to go, sorted. One that is being deleted already is gone for good."""
-    listed = {view["name"] for view in wanted.pools}
-    if wanted.absent:
-        names = sorted(listed & set(pools))
-    else:
-        names = ownership.purged(pools, listed, wanted.label_selectors) if wanted.purge else []
-    return [name for name in names if not pool_checks.is_leaving(pools[name])]
+    """Names of the existing pools that are to go, sorted."""
+    return ownership.removed(wanted, {view["name"] for view in wanted.pools}, pools)
 
 
 def plan(wanted, observed):

@@ -15,7 +15,7 @@ from . import holders, ownership, ranges
 from .address_index import Ranges, bounds
 from .assignments import with_declared
 from .operation import Operation, Plan, Problem
-from .pool_checks import name_problems, repeated_names
+from .pool_checks import leaving_problems, name_problems, repeated_names
 
 KIND = "IPReservation"
 _MOST_RESERVED = 10  # percent of a pool, by Calico's documentation: entries are tried one after the other
@@ -80,13 +80,14 @@ def plan(wanted, observed):
     if observed.reservations is None and not wanted.absent:
         outcome.problems.append(_NOT_SERVED)
         return outcome
-    gone = _removed(wanted, existing)
+    gone = ownership.removed(wanted, {view["name"] for view in wanted.reservations}, existing)
     for name in gone:
         outcome.before[name], outcome.after[name] = _stored(existing[name]), None
     if not wanted.absent:
         outcome.problems += _problems(wanted.reservations)
         for view in wanted.reservations:
             found = existing.get(view["name"])
+            outcome.problems += leaving_problems(f"reservation {view['name']}", found) if found else ()
             outcome.before[view["name"]] = _stored(found, view["labels"]) if found else None
             outcome.after[view["name"]] = view
     if not outcome.problems:
@@ -126,13 +127,6 @@ def _networks(entries):
 def _added(view, existing):
     """Networks that a view reserves and the existing object does not, entry by entry."""
     return _networks(_missing(view, _stored(existing) if existing else None))
-
-
-def _removed(wanted, existing):
-    listed = {view["name"] for view in wanted.reservations}
-    if wanted.absent:
-        return sorted(listed & set(existing))
-    return ownership.purged(existing, listed, wanted.label_selectors) if wanted.purge else []
 
 
 def _problems(views):

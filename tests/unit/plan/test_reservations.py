@@ -106,6 +106,15 @@ def test_purge_considers_our_own_or_what_the_selectors_choose():
     assert [each.name for each in chosen.operations] == ["theirs"]
 
 
+def test_a_reservation_that_is_being_deleted_cannot_be_declared_and_need_not_be_removed():
+    leaving = stored("r", "10.244.1.7")
+    leaving["metadata"]["deletionTimestamp"] = "2026-08-21T09:28:02Z"
+    for wanted in (declare({"name": "r"}, state="absent"), declare(purge=True)):
+        assert reservations.plan(wanted, observe(leaving)).operations == []
+    [problem] = reservations.plan(declare(item("r", "10.244.1.8")), observe(leaving)).problems
+    assert (problem.option, problem.message.partition(";")[0]) == ("name", "it is being deleted in the cluster")
+
+
 def test_what_moves_to_a_new_reservation_is_reserved_there_first():
     existing = observe(stored("from", "10.244.1.7", "10.244.1.8"), stored("gone", "10.244.1.9"), stored("more"))
     wanted = declare(
