@@ -170,14 +170,21 @@ def spec_problems(spec):
     """What Calico's validation would refuse in an IPPool spec, as a list of (field, message); empty when it is fine."""
     try:
         network = names.network(spec.get("cidr") or "")
-    except ValueError as error:
-        return [("cidr", f"{spec.get('cidr')!r} is not a CIDR without host bits: {error}")]
+    except ValueError:
+        return [("cidr", f"{spec.get('cidr')!r} is not a CIDR without host bits: {_what_is_right(spec.get('cidr'))}")]
     return [
         *_cidr_problems(network, spec),
         *_tunnel_problems(network, spec),
         *_selector_problems(spec),
         *_use_problems(spec),
     ]
+
+
+def _what_is_right(cidr):
+    try:
+        return f"the range is {names.network(cidr or '', strict=False)}"
+    except ValueError as error:
+        return error
 
 
 def _cidr_problems(network, spec):

@@ -217,7 +217,7 @@ def _full(pools, concerned, views, observed, gone):
         share = reserved.count(*bounds(network)) * 100 / network.num_addresses
         if share > _MOST_RESERVED:
             yield (
-                f"pool {name}: {share:.0f} % of its addresses are reserved; Calico recommends at most"
+                f"pool {name}: {share:.3g} % of its addresses are reserved; Calico recommends at most"
                 f" {_MOST_RESERVED} %, as every assignment tries its way past them"
             )
 

@@ -66,7 +66,7 @@ def test_a_block_of_a_huge_pool_is_found_without_listing_the_pool(core):
 @pytest.mark.parametrize(
     ("spec", "field", "message"),
     (
-        ({"cidr": "10.0.0.1/8"}, "cidr", "'10.0.0.1/8' is not a CIDR without host bits"),
+        ({"cidr": "10.0.0.1/8"}, "cidr", "'10.0.0.1/8' is not a CIDR without host bits: the range is 10.0.0.0/8"),
         ({"cidr": None}, "cidr", "None is not a CIDR"),
         ({"cidr": "169.254.1.0/24"}, "cidr", "overlaps the link-local range 169.254.0.0/16"),
         ({"cidr": "fe80::/64"}, "cidr", "overlaps the link-local range fe80::/10"),

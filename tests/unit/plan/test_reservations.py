@@ -146,7 +146,7 @@ def test_more_than_a_tenth_of_a_pool_is_a_warning_with_all_reservations_counted_
     existing = observe(stored("other", "10.244.0.0/20", "10.244.0.0/21"))
     assert reservations.plan(declare(item("r", "10.244.16.0/21")), existing).warnings == []
     [warning] = reservations.plan(declare(item("r", "10.244.16.0/20")), existing).warnings
-    assert warning.startswith("pool a: 12 % of its addresses are reserved; Calico recommends at most 10 %")
+    assert warning.startswith("pool a: 12.5 % of its addresses are reserved; Calico recommends at most 10 %")
     assert reservations.plan(declare(item("r", "10.244.16.0/20"), purge=True), existing).warnings == []
 
 
