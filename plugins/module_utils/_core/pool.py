@@ -43,12 +43,12 @@ class Pool:
     def from_object(cls, obj):
         """Read a stored IPPool (dict with metadata, spec and perhaps status). ValueError when it has no usable CIDR.
 
-        Calico's own read-time rules: a pool that is being deleted, or whose condition `Allocatable` is False, gives no
-        new addresses.
+        Calico's own read-time rules: host bits mean nothing, and a pool that is being deleted, or whose condition
+        `Allocatable` is False, gives no new addresses.
         """
         name, spec = obj["metadata"]["name"], obj["spec"]
         try:
-            network = names.network(spec.get("cidr") or "")
+            network = names.network(spec.get("cidr") or "", strict=False)
         except ValueError as error:
             raise ValueError(f"IPPool {name}: spec.cidr: {error}") from None
         conditions = (obj.get("status") or {}).get("conditions") or ()

@@ -37,8 +37,12 @@ def test_a_pool_that_gives_nobody_an_address_says_why(core, change, reason):
 
 
 def test_a_stored_pool_without_a_usable_cidr_is_named(core):
-    with pytest.raises(ValueError, match=r"IPPool rack-1: spec\.cidr: .*10\.244\.0\.1/20"):
-        core.pool.Pool.from_object(stored(cidr="10.244.0.1/20"))
+    with pytest.raises(ValueError, match=r"IPPool rack-1: spec\.cidr: .*10\.244\.0\.0/99"):
+        core.pool.Pool.from_object(stored(cidr="10.244.0.0/99"))
+
+
+def test_host_bits_of_a_stored_range_mean_nothing_as_in_calico(core):
+    assert core.pool.Pool.from_object(stored(cidr="10.244.0.1/20")).cidr == "10.244.0.0/20"
 
 
 def test_blocks_are_counted_from_the_start_of_the_pool(core):
