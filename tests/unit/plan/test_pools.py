@@ -7,7 +7,7 @@ import ipaddress
 import itertools
 
 import pytest
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, pool_view, pools, ranges
+from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, network_checks, pool_view, pools, ranges
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.pools import Needs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -260,6 +260,45 @@ def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(be
         assert names.isdisjoint(after.pools)
     elif purge:
         assert set(after.pools) == names
+
+
+class Facts:
+    """A cluster's network: half of the pools lie outside of the pod CIDR, some contain a node's address or services."""
+
+    nodes = tuple(
+        {"metadata": {"name": f"n{at}", "labels": {"rack": "1"}}, "status": {"addresses": [address]}}
+        for at in range(100)
+        for address in [{"type": "InternalIP", "address": f"10.244.{at * 40 % 256}.9"}]
+    )
+    pod_cidrs = (("10.244.0.0/17",), "a test")
+    service_cidrs = (("10.244.16.0/20",), "a test")
+    strict_affinity = True
+
+
+INSTALLATION = {"spec": {"calicoNetwork": {"ipPools": [{"cidr": f"10.244.{at}.0/20"} for at in (0, 48, 96)]}}}
+
+
+@given(clusters(), declarations(), st.booleans(), st.booleans(), st.sampled_from(["present", "absent"]))
+def test_what_is_said_not_to_be_needed_makes_no_difference_to_a_plan(before, items, ours, adopt, state):
+    existing = before.pools
+    if not ours:
+        existing = {name: {**pool, "metadata": {"name": name}} for name, pool in existing.items()}
+    options = {"purge": True, "label_selectors": [], "pod_cidrs": None, "service_cidrs": None}
+    wanted = declare(*items, state=state, adopt=adopt, **options)
+
+    def plan(needed):
+        return pools.plan(
+            wanted,
+            pools.Observed(
+                pools=existing,
+                blocks=before.blocks if needed.blocks else (),
+                affinities=before.affinities if needed.affinities else (),
+                installation=INSTALLATION if needed.installation else None,
+                network=network_checks.known(Facts, wanted, needed),
+            ),
+        )
+
+    assert plan(pools.needs(wanted, existing)) == plan(Needs(*[True] * 5))
 
 
 @given(clusters())
