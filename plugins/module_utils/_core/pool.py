@@ -171,13 +171,11 @@ def spec_problems(spec):
     try:
         network = names.network(spec.get("cidr") or "")
     except ValueError:
-        return [("cidr", f"{spec.get('cidr')!r} is not a CIDR without host bits: {_what_is_right(spec.get('cidr'))}")]
-    return [
-        *_cidr_problems(network, spec),
-        *_tunnel_problems(network, spec),
-        *_selector_problems(spec),
-        *_use_problems(spec),
-    ]
+        network = None
+        found = [("cidr", f"{spec.get('cidr')!r} is not a CIDR without host bits: {_what_is_right(spec.get('cidr'))}")]
+    else:
+        found = _cidr_problems(network, spec)
+    return [*found, *_tunnel_problems(network, spec), *_selector_problems(spec), *_use_problems(spec)]
 
 
 def _what_is_right(cidr):
@@ -205,7 +203,7 @@ def _tunnel_problems(network, spec):
             yield field, f"{mode!r} is none of {', '.join(TUNNEL_MODES)}"
     if all(mode != "Never" for mode in modes.values()):
         yield "vxlanMode", f"{modes['vxlanMode']} excludes ipipMode {modes['ipipMode']}: a pool has one encapsulation"
-    if network.version == 6 and modes["ipipMode"] != "Never":
+    if network and network.version == 6 and modes["ipipMode"] != "Never":
         yield "ipipMode", f"{modes['ipipMode']} is for IPv4 only: an IPv6 pool needs Never"
 
 

@@ -54,11 +54,10 @@ def _own_problems(view):
     subject = f"pool {view['name']}"
     yield from name_problems(subject, view["name"])
     yield from ownership.label_problems(subject, view["labels"])
-    if view["cidr"] is None:
-        yield Problem(subject, "cidr", None, "it is missing; a range such as 10.244.0.0/16 is needed")
-        return
     for field, message in spec_problems(pool_view.full_spec(view)):
         option = pool_view.OPTION_OF_FIELD[field]
+        if option == "cidr" and view["cidr"] is None:
+            message = "it is missing; a range such as 10.244.0.0/16 is needed"
         yield Problem(subject, option, view[option], message)
 
 

@@ -99,7 +99,6 @@ def plan(wanted, observed):
     outcome.problems += ownership.selector_problems(wanted.label_selectors)
     if not observed.served and not wanted.absent:
         outcome.problems.append(pool_checks.NOT_SERVED)
-        return outcome
     gone = removed(wanted, observed.pools)
     going = _removals(gone, observed)
     _check_removals(wanted, going, outcome)

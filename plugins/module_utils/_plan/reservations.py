@@ -79,7 +79,6 @@ def plan(wanted, observed):
     outcome.problems += ownership.selector_problems(wanted.label_selectors)
     if observed.reservations is None and not wanted.absent:
         outcome.problems.append(_NOT_SERVED)
-        return outcome
     gone = ownership.removed(wanted, {view["name"] for view in wanted.reservations}, existing)
     for name in gone:
         outcome.before[name], outcome.after[name] = _stored(existing[name]), None

@@ -164,6 +164,19 @@ def test_of_a_range_that_is_missing_or_malformed_nothing_more_is_said_than_that(
         assert "it is missing" in problem.message or "is not a CIDR without host bits" in problem.message
 
 
+@pytest.mark.parametrize("cidr", [None, "10.244.0.1/16"])
+def test_what_else_is_wrong_with_a_pool_is_told_whatever_its_range(cidr):
+    wrong = {"node_selector": "rack = '1'", "ipip_mode": "Always", "vxlan_mode": "Always", "labels": {"-": "x"}}
+    problems = pools.plan(declare({"name": "a", "cidr": cidr, **wrong}), observe()).problems
+    assert [each.option for each in problems] == ["labels", "cidr", "vxlan_mode", "node_selector"]
+
+
+def test_what_is_wrong_is_told_where_no_pools_are_served_as_well():
+    unserved = pools.Observed({}, served=False)
+    plan = pools.plan(declare({"name": "a", "cidr": "10.244.0.0/16"}, {"name": "b", "cidr": "10.244.0.0/99"}), unserved)
+    assert [each.subject for each in plan.problems] == ["the cluster", "pool b"] and plan.operations == []
+
+
 def test_a_pool_for_load_balancers_stays_one():
     existing = stored("a", cidr="192.0.2.0/24", allowedUses=["LoadBalancer"])
     [problem] = pools.plan(declare({"name": "a", "cidr": "192.0.2.0/24"}), observe(existing)).problems

@@ -95,6 +95,8 @@ def test_without_the_kind_there_is_nothing_to_remove_and_nothing_can_be_declared
     assert reservations.plan(declare({"name": "r"}, state="absent"), nothing).operations == []
     [problem] = reservations.plan(declare(item("r", "10.244.1.7")), nothing).problems
     assert "crd.projectcalico.org/v1" in problem.message
+    problems = reservations.plan(declare(item("r", "nonsense")), nothing).problems
+    assert [each.subject for each in problems] == ["the cluster", "reservation r"]
 
 
 def test_purge_considers_our_own_or_what_the_selectors_choose():
