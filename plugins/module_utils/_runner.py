@@ -117,9 +117,10 @@ class _Run:
         """Whether all of the plan was applied; False when the rest has to be planned anew."""
         for operation in () if self.done else self._last.rehearsed:
             self._rehearse(operation, api)
-        groups = list(_groups(self._last.operations))
+        groups = list(in_groups(self._last.operations))
         for position, group in enumerate(groups):
             if position and groups[position - 1][0].settles and not group[0].settles:
+                self._left = [operation for rest in groups[position:] for operation in rest]
                 return False
             later = [operation for rest in groups[position + 1 :] for operation in rest]
             self._apply_group(group, api, later)
@@ -165,11 +166,12 @@ class _Run:
 
     def failure(self):
         """What a failed module returns beside its message."""
-        failed = {}
+        told = {"operations": [operation.describe() for operation in self.done], "changed": bool(self.done)}
         if self._failed:
-            left = [operation.describe() for operation in self._left]
-            failed = {"failed_operation": self._failed.describe(), "operations_left": left}
-        return {"operations": [operation.describe() for operation in self.done], "changed": bool(self.done), **failed}
+            told["failed_operation"] = self._failed.describe()
+        if self._failed or self._left:
+            told["operations_left"] = [operation.describe() for operation in self._left]
+        return told
 
     def exit(self):
         for warning in self._last.warnings:
@@ -208,11 +210,13 @@ def _growing_pauses():
         longest = min(2 * longest, LONGEST_PAUSE)
 
 
-def _groups(operations):
-    """Runs of operations that may be carried out at the same time: one verb, one kind, no object twice."""
+def in_groups(operations):
+    """Runs of operations that may be carried out at the same time: one verb, one kind, no object twice, none waits for
+    another.
+    """
     group, objects, alike = [], set(), None
     for operation in operations:
-        key = operation.verb, operation.kind, operation.settles
+        key = operation.verb, operation.kind, operation.settles, operation.waits
         if group and (key != alike or _identity(operation) in objects):
             yield group
             group, objects = [], set()

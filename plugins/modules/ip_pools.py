@@ -120,6 +120,7 @@ options:
         the Calico operator's C(Installation) lists.
       - A listed pool that names another owner gets this collection's label instead; one that only the C(Installation)
         names gets it when anything else about it is changed. The other owner may revert that.
+      - Where the user may not read the C(Installation), a warning tells that it was not looked at.
       - Without it, such a pool is refused, unless nothing about it has to be changed. A pool of nobody is corrected,
         but not labelled.
     type: bool
@@ -161,9 +162,10 @@ notes:
   - A pool is removed as Calico's own API does. It is disabled first; then the nodes' claims on its blocks are released,
     each only if it is still as it was read, and the empty blocks deleted; then the pool is deleted. If a pod gets an
     address meanwhile, the module fails unless O(force), and the pool stays, disabled.
-  - Whether addresses are in use is told by the blocks, not by the pods.
-  - When a write fails midway, RV(operations) lists the writes that were made, RV(failed_operation) the one that failed,
-    and RV(operations_left) those that were left. Running again finishes the rest.
+  - Whether addresses are in use is told by the blocks, not by the pods. So those of nodes' tunnels and of spare blocks
+    count as well. Nodes give them back some time after the pool was disabled, or after its last pod went.
+  - When the module fails midway, RV(operations) lists the writes that were made, RV(failed_operation) the one that
+    failed, if it was one, and RV(operations_left) those that were left. Running again finishes the rest.
 seealso:
   - module: podnet.ipam.namespace_pools
   - module: podnet.ipam.workload_pools
@@ -329,8 +331,8 @@ failed_operation:
   type: dict
   sample: {verb: create, kind: IPPool, name: rack-2}
 operations_left:
-  description: The writes that were not made because of the one that failed.
-  returned: when a write failed
+  description: The writes that were not made because one failed, or because the cluster could not be read between them.
+  returned: when a write failed, or a read after the first write
   type: list
   elements: dict
   sample:
@@ -387,6 +389,7 @@ def main():
             blocks=tuple(observe.collection(client, api, "IPAMBlock")) if needs.blocks else (),
             affinities=tuple(observe.collection(client, api, "BlockAffinity")) if needs.affinities else (),
             installation=facts.installation if needs.installation else None,
+            hides_installation=needs.installation and facts.hides_installation,
             network=network_checks.known(facts, desired, needs),
         )
 

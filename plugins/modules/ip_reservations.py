@@ -76,7 +76,8 @@ notes:
   - There is a warning for a range that lies in no pool, for a pool that is reserved to more than 10 %, and for
     addresses that are in use when they are reserved. For the last, the cluster's blocks are read, and only when
     something is added.
-  - What moves from a reservation to a new one stays reserved meanwhile.
+  - What moves from one reservation to another stays reserved meanwhile. For that, a reservation that takes something
+    over and gives something up may be written twice.
 seealso:
   - module: podnet.ipam.ip_pools
   - name: IP reservation in Calico's documentation

@@ -22,6 +22,8 @@ options:
     description:
       - V(present) sees that the settings are as declared. At least one of them has to be given.
       - V(absent) removes the object, so that Calico's defaults count. The other options mean nothing then.
+      - Calico before 3.33 creates the object anew, with its defaults, where it finds none, so that the next run removes
+        it again. There, rather declare the defaults.
     type: str
     choices: [present, absent]
     default: present

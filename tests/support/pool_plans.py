@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import itertools
 
+from ansible_collections.podnet.ipam.plugins.module_utils import _runner
 from ansible_collections.podnet.ipam.plugins.module_utils._core import names
 from ansible_collections.podnet.ipam.plugins.module_utils._core.names import is_deleted
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, network_checks, ownership, pools
@@ -76,8 +78,8 @@ class Cluster:
         )
 
     def carry_out(self, operations):
-        """The observed state after each operation."""
-        for operation in operations:
+        """The state after each operation. Of those that may be made at the same time, the last comes first."""
+        for operation in itertools.chain.from_iterable(map(reversed, _runner.in_groups(operations))):
             getattr(self, operation.verb)(operation, (operation.kind, operation.name))
             yield self.observed()
 

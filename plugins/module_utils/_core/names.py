@@ -42,9 +42,12 @@ _HASH_DIGITS = 11
 
 
 @lru_cache(maxsize=16384)  # a declaration of a thousand pools asks for each of its networks many times
-def network(text):
-    """The `ipaddress` network of a text. ValueError when it is none or has host bits."""
-    return ipaddress.ip_network(text)
+def network(text, strict=True):
+    """The `ipaddress` network of a text. ValueError when it is none, names a zone or, if `strict`, has host bits."""
+    found = ipaddress.ip_network(text, strict)
+    if getattr(found.network_address, "scope_id", None):
+        raise ValueError(f"{text!r} names a zone, which only an address on a link can have")
+    return found
 
 
 def canonical_cidr(text):

@@ -43,12 +43,12 @@ class Pool:
     def from_object(cls, obj):
         """Read a stored IPPool (dict with metadata, spec and perhaps status). ValueError when it has no usable CIDR.
 
-        Calico's own read-time rules: a pool that is being deleted, or whose condition `Allocatable` is False, gives no
-        new addresses.
+        Calico's own read-time rules: host bits mean nothing, and a pool that is being deleted, or whose condition
+        `Allocatable` is False, gives no new addresses.
         """
         name, spec = obj["metadata"]["name"], obj["spec"]
         try:
-            network = names.network(spec.get("cidr") or "")
+            network = names.network(spec.get("cidr") or "", strict=False)
         except ValueError as error:
             raise ValueError(f"IPPool {name}: spec.cidr: {error}") from None
         conditions = (obj.get("status") or {}).get("conditions") or ()
@@ -170,14 +170,19 @@ def spec_problems(spec):
     """What Calico's validation would refuse in an IPPool spec, as a list of (field, message); empty when it is fine."""
     try:
         network = names.network(spec.get("cidr") or "")
+    except ValueError:
+        network = None
+        found = [("cidr", f"{spec.get('cidr')!r} is not a CIDR without host bits: {_what_is_right(spec.get('cidr'))}")]
+    else:
+        found = _cidr_problems(network, spec)
+    return [*found, *_tunnel_problems(network, spec), *_selector_problems(spec), *_use_problems(spec)]
+
+
+def _what_is_right(cidr):
+    try:
+        return f"the range is {names.network(cidr or '', strict=False)}"
     except ValueError as error:
-        return [("cidr", f"{spec.get('cidr')!r} is not a CIDR without host bits: {error}")]
-    return [
-        *_cidr_problems(network, spec),
-        *_tunnel_problems(network, spec),
-        *_selector_problems(spec),
-        *_use_problems(spec),
-    ]
+        return error
 
 
 def _cidr_problems(network, spec):
@@ -198,7 +203,7 @@ def _tunnel_problems(network, spec):
             yield field, f"{mode!r} is none of {', '.join(TUNNEL_MODES)}"
     if all(mode != "Never" for mode in modes.values()):
         yield "vxlanMode", f"{modes['vxlanMode']} excludes ipipMode {modes['ipipMode']}: a pool has one encapsulation"
-    if network.version == 6 and modes["ipipMode"] != "Never":
+    if network and network.version == 6 and modes["ipipMode"] != "Never":
         yield "ipipMode", f"{modes['ipipMode']} is for IPv4 only: an IPv6 pool needs Never"
 
 

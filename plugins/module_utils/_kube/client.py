@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 
 from .content import contains, merged
-from .errors import AlreadyExists, ApiError, Conflict, NotFound, api_error
+from .errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable, api_error
 
 PAGE = 500
 ATTEMPTS = 5
 FIRST_PAUSE, PATIENCE = 0.2, 120.0  # seconds: before the second attempt, and from the first to the last at most
 _BUSY = 429
-_TRANSIENT = (_BUSY, 500, 502, 503, 504)
+_TRANSIENT = (None, _BUSY, 500, 502, 503, 504)  # None: no answer
 _EXPIRED = 410
 _STRICT = {"fieldValidation": "Strict", "fieldManager": "podnet.ipam"}
 
@@ -25,11 +25,13 @@ class Reader:
     """Reads objects (decoded JSON). Errors: ApiError and its kinds, Unreachable.
 
     429 and 5xx are tried again, ATTEMPTS times in all, after Retry-After or a doubling pause. Where Retry-After leads
-    beyond PATIENCE, there is no use in asking earlier than the server wants. `date` is that of the last answer.
+    beyond PATIENCE, there is no use in asking earlier than the server wants. So is what gets no answer, of a server
+    that has answered before: another one is rather the wrong one than away. `date` is that of the last answer.
     """
 
     def __init__(self, connection):
         self._connection = connection
+        self._has_answered = False
         self.date = ""
 
     @property
@@ -79,19 +81,30 @@ class Reader:
         """
         pause, repeated, deadline = FIRST_PAUSE, False, time.monotonic() + PATIENCE
         for attempt in range(ATTEMPTS):
-            status, headers, answer = self._connection.request(method, path, query, body, content_type)
-            self.date = headers.get("Date", "")
-            if status < 400:
+            answer, error = self._attempt(method, path, query, body, content_type)
+            if error is None:
                 return answer
-            error = api_error(method, path, status, answer, headers.get("Retry-After"))
             wait = error.retry_after or pause
-            if status not in _TRANSIENT or attempt == ATTEMPTS - 1 or time.monotonic() + wait > deadline:
+            if error.status not in _TRANSIENT or attempt == ATTEMPTS - 1 or time.monotonic() + wait > deadline:
                 error.origin, error.repeated = self._connection.origin, repeated
                 raise error
-            repeated = repeated or status != _BUSY  # which is said of what was not even begun
+            repeated = repeated or error.status != _BUSY  # which is said of what was not even begun
             time.sleep(wait)
             pause *= 2
         raise AssertionError("not reached")
+
+    def _attempt(self, method, path, query, body, content_type):
+        """(answer, None), or (None, error)."""
+        try:
+            status, headers, answer = self._connection.request(method, path, query, body, content_type)
+        except Unreachable as error:
+            if not self._has_answered:
+                raise
+            return None, error
+        self._has_answered, self.date = True, headers.get("Date", "")
+        if status < 400:
+            return answer, None
+        return None, api_error(method, path, status, answer, headers.get("Retry-After"))
 
 
 class Writer(Reader):

@@ -40,7 +40,7 @@ class AlreadyExists(ApiError):
 class Unreachable(Exception):
     """No answer at all: the text says which server was tried and where its address came from."""
 
-    retry_after = None
+    status = retry_after = None
 
 
 def api_error(method, path, status, body, retry_after=None):

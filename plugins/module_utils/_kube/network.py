@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 
-from . import resources
+from . import observe, resources
 from .calico import CONFIG_NAME
 from .errors import Forbidden, NotFound
 
@@ -63,10 +63,22 @@ class Network:
         config = self._known(lambda: self._client.get(path)) or {}
         return (config.get("spec") or {}).get("strictAffinity")
 
-    @cached_property
+    @property
     def installation(self):
         """The Calico operator's Installation `default`, which lists the pools that are the operator's, or None."""
-        return self._known(lambda: self._client.get("/apis/operator.tigera.io/v1/installations/default"))
+        return self._installation[0]
+
+    @property
+    def hides_installation(self):
+        """Whether the cluster has the operator's kinds, but this user may not read them."""
+        return self._installation[1]
+
+    @cached_property
+    def _installation(self):
+        try:
+            return observe.installation(self._client), False
+        except Forbidden:
+            return None, observe.serves(self._client, observe.INSTALLATIONS)
 
     def _known(self, read):
         """What `read` returns, or None."""

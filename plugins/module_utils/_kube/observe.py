@@ -11,6 +11,7 @@ from . import resources
 from .calico import METADATA_ANNOTATION, V1, V3
 from .errors import Forbidden, NotFound
 
+INSTALLATIONS = "/apis/operator.tigera.io/v1/installations"
 _FEW = 3  # up to so many objects of one collection are read one by one, more with one list
 
 
@@ -27,14 +28,14 @@ def pools(client):
         except NotFound:
             continue
         except Forbidden:
-            if _serves(client, api.path("IPPool")):
+            if serves(client, api.path("IPPool")):
                 raise
             continue
         return api, {pool["metadata"]["name"]: _with_all_labels(pool) for pool in found}
     return None, {}
 
 
-def _serves(client, path):
+def serves(client, path):
     """Whether the cluster serves a collection, by the list of what its API group has."""
     group_version, _slash, plural = path.rpartition("/")
     found = client.find(group_version) or {}
@@ -88,7 +89,7 @@ def blocks(client, api, cidrs):
 
 def installation(client):
     """The Calico operator's Installation `default`, or None."""
-    return client.find("/apis/operator.tigera.io/v1/installations/default")
+    return client.find(f"{INSTALLATIONS}/default")
 
 
 def calico_config(client):

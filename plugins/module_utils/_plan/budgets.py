@@ -17,7 +17,7 @@ from . import workload_kinds as kinds
 
 @dataclass(frozen=True)
 class Budget:
-    """A PodDisruptionBudget. `selector` is a text; `allowed` is how many pods may go now."""
+    """A PodDisruptionBudget. `selector` is a text, empty for all pods; `allowed` is how many pods may go now."""
 
     namespace: str
     name: str
@@ -25,7 +25,8 @@ class Budget:
     allowed: int
 
     def covers(self, namespace, pod_labels):
-        return self.namespace == namespace and labels.matcher([self.selector])(pod_labels)
+        selectors = [self.selector] if self.selector else []
+        return self.namespace == namespace and labels.matcher(selectors)(pod_labels)
 
 
 def why_not(kind, workload, namespace, budgets):

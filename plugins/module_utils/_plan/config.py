@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import holders
+from . import holders, ownership
 from .operation import Operation, Plan, Problem
 
 KIND, NAME = "IPAMConfig", "default"
@@ -79,11 +79,11 @@ def plan(wanted, observed):
 
 def _removal(observed):
     """Without the object, Calico's defaults count."""
-    before = view(observed.config) if observed.config else None
-    outcome = Plan(before={NAME: before}, after={NAME: None})
-    if observed.config:
-        outcome.operations.append(Operation("delete", KIND, NAME, observed=observed.config))
-        outcome.warnings += _windows_warnings(view(None), observed)
+    if observed.config is None or ownership.is_leaving(observed.config):
+        return Plan()
+    outcome = Plan(before={NAME: view(observed.config)}, after={NAME: None})
+    outcome.operations.append(Operation("delete", KIND, NAME, observed=observed.config))
+    outcome.warnings += _windows_warnings(view(None), observed)
     return outcome
 
 
@@ -103,6 +103,8 @@ def view(config):
 
 def _problems(wanted, after, observed):
     """Calico's rules, on the object as it would be."""
+    if observed.config and ownership.is_leaving(observed.config):
+        yield Problem(_SUBJECT, "state", "present", "it is being deleted in the cluster; run again when it is gone")
     most, blocks = MOST_BLOCKS[observed.api_group], after["max_blocks_per_host"]
     if not 0 <= blocks <= most:
         message = f"{blocks} is outside of 0..{most}, the limits of {observed.api_group}"

@@ -28,16 +28,16 @@ _COMMA_OUTSIDE_OF_PARENTHESES = re.compile(r",(?![^()]*\))")
 def matcher(selectors):
     """A predicate over a dict of labels: whether all of `selectors` (texts, each with terms joined by commas) match.
 
-    No selector matches everything. As in Kubernetes, `!=` and `notin` are true of a missing label.
+    No selectors at all match everything. As in Kubernetes, `!=` and `notin` are true of a missing label. Other than
+    there, an empty text is no selector: a variable without a value must not stand for everything.
     ValueError, naming the text, when one is no label selector.
     """
-    terms = [_term(text, selector) for selector in selectors for text in _texts(selector)]
+    terms = [
+        _term(text.strip(), selector)
+        for selector in selectors
+        for text in _COMMA_OUTSIDE_OF_PARENTHESES.split(selector)
+    ]
     return lambda labels: all(term(labels) for term in terms)
-
-
-def _texts(selector):
-    texts = [text.strip() for text in _COMMA_OUTSIDE_OF_PARENTHESES.split(selector)]
-    return texts if texts != [""] else []
 
 
 def _term(text, selector):

@@ -9,7 +9,7 @@ from collections import Counter
 from . import config as settings
 from .address_index import AddressIndex, address_of, number
 from .allocations import WINDOWS_RESERVED, allocations, host_of, live
-from .ranges import network_of
+from .ranges import pool_network
 
 
 def config(obj):
@@ -76,7 +76,7 @@ def addresses(pools, objects):
 
 def pool_index(pools):
     """An AddressIndex with the names of IPPools."""
-    networks = ((network_of(pool), pool["metadata"]["name"]) for pool in pools)
+    networks = ((pool_network(pool), pool["metadata"]["name"]) for pool in pools)
     return AddressIndex([(network, name) for network, name in networks if network])
 
 

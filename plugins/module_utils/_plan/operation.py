@@ -16,6 +16,7 @@ class Operation:
     object as it was read: a patch, a replace or a delete applies to that version only.
     Operations of one verb and kind that follow each other may be carried out at the same time.
     After an operation that `settles`, others may still act on what they knew before: what follows is planned anew.
+    One that `waits` begins only after those before it that do not.
     """
 
     verb: str
@@ -25,6 +26,7 @@ class Operation:
     body: dict = field(default_factory=dict)
     observed: dict | None = None
     settles: bool = False
+    waits: bool = False
 
     def describe(self):
         """The operation as modules return it."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 
-from .._core.names import OWNER, OWNER_LABEL
+from .._core.names import OBJECT_NAME, OWNER, OWNER_LABEL
 from . import labels, ranges
 from .operation import Problem
 
 MARK = OWNER_LABEL, OWNER
 _LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_LABEL_KEY = re.compile(rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}")
+_LABEL_KEY = re.compile(rf"((?=[^/]{{1,253}}/){OBJECT_NAME.pattern}/)?{_LABEL_NAME}")
 _LABEL_VALUE = re.compile(rf"({_LABEL_NAME})?")
 
 
@@ -63,6 +63,23 @@ def _operator(pool, installation):
     return None
 
 
+def is_leaving(obj):
+    """Whether it is being deleted already, but held by a finalizer: Calico's on a pool waits for the last block."""
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def removed(wanted, listed, objects):
+    """Names of the objects (by name) that a declaration of those in `listed` removes, sorted.
+
+    `wanted` says how: `absent`, `purge`, `label_selectors`. What is being deleted already is gone for good.
+    """
+    if wanted.absent:
+        names = sorted(listed & set(objects))
+    else:
+        names = purged(objects, listed, wanted.label_selectors) if wanted.purge else []
+    return [name for name in names if not is_leaving(objects[name])]
+
+
 def purged(objects, listed, label_selectors):
     """Names of the objects (by name) that a purge removes: not in `listed`, and ours or matching the selectors."""
     selectors = [f"{OWNER_LABEL}={OWNER}"] if label_selectors is None else label_selectors
@@ -82,6 +99,11 @@ def selector_problems(label_selectors):
             yield Problem("option label_selectors", "label_selectors", selector, str(error))
 
 
+def label_texts(declared):
+    """The labels of a declaration as texts. What has no value stays None, for `label_problems` to name it."""
+    return {key: None if value is None else str(value) for key, value in (declared or {}).items()}
+
+
 def label_problems(subject, declared):
     """What is wrong with the labels that a declaration gives an object."""
     for key, value in sorted(declared.items()):
@@ -90,7 +112,9 @@ def label_problems(subject, declared):
             yield Problem(subject, "labels", value, message)
         if not _LABEL_KEY.fullmatch(key):
             yield Problem(subject, "labels", key, f"{key!r} is no label name")
-        if not _LABEL_VALUE.fullmatch(value):
+        if value is None:
+            yield Problem(subject, "labels", key, f"label {key} has no value; '' is an empty one")
+        elif not _LABEL_VALUE.fullmatch(value):
             message = f"{value!r} is no value for label {key}: up to 63 letters, digits, '-', '_' and '.' are allowed"
             yield Problem(subject, "labels", value, message)
 

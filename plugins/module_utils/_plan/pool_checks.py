@@ -54,11 +54,10 @@ def _own_problems(view):
     subject = f"pool {view['name']}"
     yield from name_problems(subject, view["name"])
     yield from ownership.label_problems(subject, view["labels"])
-    if view["cidr"] is None:
-        yield Problem(subject, "cidr", None, "it is missing; a range such as 10.244.0.0/16 is needed")
-        return
-    for field, message in spec_problems(pool_view.spec(view)):
+    for field, message in spec_problems(pool_view.full_spec(view)):
         option = pool_view.OPTION_OF_FIELD[field]
+        if option == "cidr" and view["cidr"] is None:
+            message = "it is missing; a range such as 10.244.0.0/16 is needed"
         yield Problem(subject, option, view[option], message)
 
 
@@ -69,10 +68,8 @@ def change_problems(views, pools):
         if existing is None:
             continue
         subject, before = f"pool {view['name']}", pool_view.stored(existing)
-        if is_leaving(existing):
-            message = "it is being deleted in the cluster; run again when it is gone, or declare another name"
-            yield Problem(subject, "name", view["name"], message)
-        for option in pool_view.IMMUTABLE:
+        yield from leaving_problems(subject, existing)
+        for option in pool_view.IMMUTABLE if ranges.network(view["cidr"]) else ():
             if view[option] != before[option]:
                 message = (
                     f"it is {before[option]} in the cluster and declared as {view[option]}, but cannot be changed;"
@@ -84,16 +81,18 @@ def change_problems(views, pools):
             yield Problem(subject, "allowed_uses", view["allowed_uses"], message)
 
 
-def is_leaving(pool):
-    """Whether a pool is being deleted already, but held by a finalizer: Calico's waits for the pool's last block."""
-    return bool(pool["metadata"].get("deletionTimestamp"))
+def leaving_problems(subject, existing):
+    """What is being deleted cannot be declared."""
+    if ownership.is_leaving(existing):
+        message = "it is being deleted in the cluster; run again when it is gone, or declare another name"
+        yield Problem(subject, "name", existing["metadata"]["name"], message)
 
 
 def overlaps(sound, pools, gone):
     """(problems, warnings) about overlapping pools. What overlaps in the cluster already can only be told."""
     declared = {view["name"]: network for view, network in sound}
     kept = [(name, pool) for name, pool in pools.items() if name not in declared and name not in gone]
-    others = [(name, ranges.network_of(pool)) for name, pool in kept if ranges.network_of(pool)]
+    others = [(name, ranges.pool_network(pool)) for name, pool in kept if ranges.pool_network(pool)]
     networks, problems, warnings = {**dict(others), **declared}, [], []
     for outer, inner in ranges.overlaps([(view["name"], network) for view, network in sound] + others):
         if inner not in declared:
@@ -103,7 +102,7 @@ def overlaps(sound, pools, gone):
         text = f"{networks[inner]} overlaps pool {outer} ({networks[outer]})"
         if outer in declared:
             problems.append(Problem(f"pool {inner}", "cidr", str(networks[inner]), f"{text}, declared too"))
-        elif is_leaving(pools[outer]):
+        elif ownership.is_leaving(pools[outer]):
             warnings.append(f"pool {inner}: {text}, which is being deleted; Calico waits with {inner} for that")
         elif inner in pools:
             warnings.append(f"pool {inner}: {text}, and both exist in the cluster: remove one of them")

@@ -38,7 +38,7 @@ class Removal:
     def usage(self):
         """How many addresses are in use, by whom and where, as a text."""
         users = holders.some(holders.holder(use) for use in self.used)
-        cidr, where = self.pool["spec"]["cidr"], holders.some(self.where)
+        cidr, where = ranges.pool_network(self.pool), holders.some(self.where)
         return f"{holders.counted(self.used)} of {cidr} in use, by {users} (blocks {where})"
 
 
@@ -54,7 +54,7 @@ def survey(gone, kept, blocks, affinities):
 
 
 def _removal(pool, blocks, affinities):
-    network, used, where = ranges.network_of(pool), [], []
+    network, used, where = ranges.pool_network(pool), [], []
     for block in blocks:
         own = [use for use in holders.uses(block) if ipaddress.ip_address(use["address"]) in network]
         used += own
@@ -144,16 +144,16 @@ def _each_once(objects):
     return [found[name] for name in sorted(found)]
 
 
-def _networks(objects):
+def _networks(objects, network_of=ranges.network_of):
     """(position, network) of the objects that have a CIDR."""
-    named = ((position, ranges.network_of(each)) for position, each in enumerate(objects))
+    named = ((position, network_of(each)) for position, each in enumerate(objects))
     return [(position, network) for position, network in named if network]
 
 
 def _without_home(objects, kept):
     """Those of blocks or affinities that belong to none of the pools that stay."""
     at_home = set()
-    for pool, position in ranges.meetings(_networks(kept), _networks(objects)) if objects else ():
+    for pool, position in ranges.meetings(_networks(kept, ranges.pool_network), _networks(objects)) if objects else ():
         view, network = pool_view.stored(kept[pool]), ranges.network_of(objects[position])
         if network.prefixlen == view["block_size"] and network.subnet_of(ipaddress.ip_network(view["cidr"])):
             at_home.add(position)
@@ -163,7 +163,7 @@ def _without_home(objects, kept):
 def _by_pool(pools, objects):
     """Positions of pools, each with the objects that overlap it."""
     found = {}
-    for pool, position in ranges.meetings(_networks(pools), _networks(objects)):
+    for pool, position in ranges.meetings(_networks(pools, ranges.pool_network), _networks(objects)):
         found.setdefault(pool, []).append(position)
     return {pool: [objects[position] for position in sorted(positions)] for pool, positions in found.items()}
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from .._core import names
 from .._core.pool import ALLOWED_USES, AUTOMATIC, DEFAULT_BLOCK_SIZE, WORKLOAD
+from . import ranges
+from .ownership import label_texts
 
 IMMUTABLE = ("cidr", "block_size")
 
@@ -39,17 +41,22 @@ def declared(options):
     if not view["allowed_uses"] and view["namespace_selector"]:
         # Tunnels belong to no namespace: Calico refuses a pool for them that has a namespace selector.
         view["allowed_uses"] = [WORKLOAD]
-    labels = {key: str(value) for key, value in (options.get("labels") or {}).items()}
-    return _complete(options["name"], view, labels)
+    return _complete(options["name"], view, label_texts(options.get("labels")))
 
 
 def stored(pool, label_keys=None):
     """The view of an IPPool object, with all of its labels, or with those of `label_keys` that it has."""
     view = {option: pool["spec"].get(spec_field) for option, spec_field, _default in _FIELDS}
+    view["cidr"] = ranges.pool_network(pool) or view["cidr"]
     labels = dict(pool["metadata"].get("labels") or {})
     if label_keys is not None:
         labels = {key: value for key, value in labels.items() if key in label_keys}
     return _complete(pool["metadata"]["name"], view, labels)
+
+
+def full_spec(view):
+    """Every field of the spec, also those that are not written."""
+    return {spec_field: view[option] for option, spec_field, _default in _FIELDS}
 
 
 def spec(view):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from . import network_checks, ownership, pool_checks, pool_removal, pool_view
+from . import holders, network_checks, ownership, pool_checks, pool_removal, pool_view
 from .network_checks import Network
 from .operation import Operation, Plan, Problem
 
@@ -37,6 +37,7 @@ class Observed:
     """`served`: whether the cluster has IP pools at all. `pools` maps names to IPPool objects.
 
     What else is needed depends on the pools: `Needs` says it. The CIDRs of `network` are the cluster's own.
+    `hides_installation`: there may be an Installation, but the user may not read it.
     """
 
     pools: dict
@@ -44,6 +45,7 @@ class Observed:
     blocks: tuple = ()
     affinities: tuple = ()
     installation: dict | None = None
+    hides_installation: bool = False
     network: Network = field(default_factory=Network)
 
 
@@ -87,13 +89,8 @@ def needs(wanted, pools, served=True):
 
 
 def removed(wanted, pools):
-    """Names of the existing pools that are to go, sorted. One that is being deleted already is gone for good."""
-    listed = {view["name"] for view in wanted.pools}
-    if wanted.absent:
-        names = sorted(listed & set(pools))
-    else:
-        names = ownership.purged(pools, listed, wanted.label_selectors) if wanted.purge else []
-    return [name for name in names if not pool_checks.is_leaving(pools[name])]
+    """Names of the existing pools that are to go, sorted."""
+    return ownership.removed(wanted, {view["name"] for view in wanted.pools}, pools)
 
 
 def plan(wanted, observed):
@@ -102,7 +99,6 @@ def plan(wanted, observed):
     outcome.problems += ownership.selector_problems(wanted.label_selectors)
     if not observed.served and not wanted.absent:
         outcome.problems.append(pool_checks.NOT_SERVED)
-        return outcome
     gone = removed(wanted, observed.pools)
     going = _removals(gone, observed)
     _check_removals(wanted, going, outcome)
@@ -172,6 +168,12 @@ def _network(wanted, known):
 
 def _check_owners(wanted, observed, touched, outcome):
     """A pool of another controller is changed or removed only when it is to be adopted."""
+    unknown = [name for name in touched if ownership.is_of_nobody(observed.pools[name])]
+    if unknown and observed.hides_installation:
+        outcome.warnings.append(
+            "whether these pools belong to the Calico operator was not checked, as its Installation may not be read:"
+            f" {holders.some(unknown)}"
+        )
     for name in touched:
         owner = ownership.other_owner(observed.pools[name], observed.installation)
         if owner and wanted.adopt:

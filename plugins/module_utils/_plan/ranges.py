@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import traceback
 
 from .._core import names
@@ -19,8 +18,13 @@ except ImportError:
 
 
 def network_of(obj):
-    """The `ipaddress` network of a pool, a block or an affinity, or None."""
+    """The `ipaddress` network of a block or an affinity, or None."""
     return network(obj["spec"].get("cidr"))
+
+
+def pool_network(pool):
+    """The `ipaddress` network of a stored pool, or None. As in Calico, host bits that nobody refused mean nothing."""
+    return network(pool["spec"].get("cidr"), strict=False)
 
 
 def parse(cidrs):
@@ -67,7 +71,7 @@ def lie_within(inner, outer):
 def network(cidr, strict=True):
     """The `ipaddress` network of a text, or None when it is none. `strict`: host bits are not allowed."""
     try:
-        return names.network(cidr) if strict else ipaddress.ip_network(cidr, strict=False)
+        return names.network(cidr) if strict else names.network(cidr, strict=False)
     except (ValueError, TypeError):
         return None
 

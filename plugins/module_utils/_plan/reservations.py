@@ -15,7 +15,7 @@ from . import holders, ownership, ranges
 from .address_index import Ranges, bounds
 from .assignments import with_declared
 from .operation import Operation, Plan, Problem
-from .pool_checks import name_problems, repeated_names
+from .pool_checks import leaving_problems, name_problems, repeated_names
 
 KIND = "IPReservation"
 _MOST_RESERVED = 10  # percent of a pool, by Calico's documentation: entries are tried one after the other
@@ -79,14 +79,14 @@ def plan(wanted, observed):
     outcome.problems += ownership.selector_problems(wanted.label_selectors)
     if observed.reservations is None and not wanted.absent:
         outcome.problems.append(_NOT_SERVED)
-        return outcome
-    gone = _removed(wanted, existing)
+    gone = ownership.removed(wanted, {view["name"] for view in wanted.reservations}, existing)
     for name in gone:
         outcome.before[name], outcome.after[name] = _stored(existing[name]), None
     if not wanted.absent:
         outcome.problems += _problems(wanted.reservations)
         for view in wanted.reservations:
             found = existing.get(view["name"])
+            outcome.problems += leaving_problems(f"reservation {view['name']}", found) if found else ()
             outcome.before[view["name"]] = _stored(found, view["labels"]) if found else None
             outcome.after[view["name"]] = view
     if not outcome.problems:
@@ -96,9 +96,9 @@ def plan(wanted, observed):
 
 
 def _declared(item):
-    labels = {key: str(value) for key, value in (item.get("labels") or {}).items()}
     entries = item.get("reserved_cidrs")
-    return {"name": item["name"], "reserved_cidrs": None if entries is None else _canonical(entries), "labels": labels}
+    canonical = None if entries is None else _canonical(entries)
+    return {"name": item["name"], "reserved_cidrs": canonical, "labels": ownership.label_texts(item.get("labels"))}
 
 
 def _stored(obj, label_keys=None):
@@ -125,15 +125,7 @@ def _networks(entries):
 
 def _added(view, existing):
     """Networks that a view reserves and the existing object does not, entry by entry."""
-    before = set(_stored(existing)["reserved_cidrs"]) if existing else set()
-    return _networks(entry for entry in view["reserved_cidrs"] or () if entry not in before)
-
-
-def _removed(wanted, existing):
-    listed = {view["name"] for view in wanted.reservations}
-    if wanted.absent:
-        return sorted(listed & set(existing))
-    return ownership.purged(existing, listed, wanted.label_selectors) if wanted.purge else []
+    return _networks(_missing(view, _stored(existing) if existing else None))
 
 
 def _problems(views):
@@ -158,7 +150,9 @@ def _malformed(entry):
 
 
 def _operations(outcome, existing, gone):
-    added, changed, created = [], [], []
+    """Reservations that take something over from others have it before these give it up."""
+    given_up = {entry for name in outcome.before for entry in _missing(outcome.before[name], outcome.after[name])}
+    added, created, changed = [], [], []
     for name, after in sorted(outcome.after.items()):
         before = outcome.before[name]
         if after is None or before == after:
@@ -167,20 +161,36 @@ def _operations(outcome, existing, gone):
             body = {"spec": {"reservedCIDRs": after["reserved_cidrs"]}}
             body["labels"] = ownership.creation_labels(after["labels"])
             created.append(Operation("create", KIND, name, body=body))
-            continue
-        differs = before["reserved_cidrs"] != after["reserved_cidrs"]
-        body = {"spec": {"reservedCIDRs": after["reserved_cidrs"]} if differs else {}}
-        body["labels"] = ownership.label_changes(before["labels"], after["labels"])
-        gives_up = set(before["reserved_cidrs"]) - set(after["reserved_cidrs"])
-        (changed if gives_up else added).append(Operation("patch", KIND, name, body=body, observed=existing[name]))
+        elif not _missing(before, after):
+            added.append(_patch(before, after, existing[name]))
+        else:
+            if given_up.intersection(_missing(after, before)):
+                both = {**after, "reserved_cidrs": _canonical(before["reserved_cidrs"] + after["reserved_cidrs"])}
+                added.append(_patch(before, both, existing[name]))
+                before = both
+            changed.append(_patch(before, after, existing[name], waits=True))
     deleted = [Operation("delete", KIND, name, observed=existing[name]) for name in gone]
     return [*added, *created, *changed, *deleted]
+
+
+def _missing(one, other):
+    """The entries of one view that another does not have. Either may be None."""
+    entries, others = ((view or {}).get("reserved_cidrs") or () for view in (one, other))
+    there = set(others)
+    return [entry for entry in entries if entry not in there]
+
+
+def _patch(before, after, existing, waits=False):
+    differs = before["reserved_cidrs"] != after["reserved_cidrs"]
+    body = {"spec": {"reservedCIDRs": after["reserved_cidrs"]} if differs else {}}
+    body["labels"] = ownership.label_changes(before["labels"], after["labels"])
+    return Operation("patch", KIND, after["name"], body=body, observed=existing, waits=waits)
 
 
 def _warnings(wanted, observed, gone):
     views = [] if wanted.absent else sorted(wanted.reservations, key=lambda view: view["name"])
     pools = sorted(with_declared(observed.pools, wanted.declared_pools).items())
-    pools = [(name, ranges.network_of(pool)) for name, pool in pools if ranges.network_of(pool)]
+    pools = [(name, ranges.pool_network(pool)) for name, pool in pools if ranges.pool_network(pool)]
     entries = [((view["name"], entry), ranges.network(entry)) for view in views for entry in view["reserved_cidrs"]]
     met = list(ranges.meetings(pools, entries))
     yield from _useless(entries, {entry for _pool, entry in met})
@@ -206,7 +216,7 @@ def _full(pools, concerned, views, observed, gone):
         share = reserved.count(*bounds(network)) * 100 / network.num_addresses
         if share > _MOST_RESERVED:
             yield (
-                f"pool {name}: {share:.0f} % of its addresses are reserved; Calico recommends at most"
+                f"pool {name}: {share:.3g} % of its addresses are reserved; Calico recommends at most"
                 f" {_MOST_RESERVED} %, as every assignment tries its way past them"
             )
 

@@ -10,7 +10,7 @@ from . import pool_view, ranges
 from .address_index import Ranges, bounds
 from .allocations import allocations, host_of, live
 from .listing import pool_index
-from .ranges import network_of
+from .ranges import pool_network
 
 _COUNTS = ("size", "blocks", "used", "free", "borrowed", "reserved")
 
@@ -21,7 +21,7 @@ def usage(pools, blocks, reservations=()):
     Of pools that contain each other, the smaller one counts what lies in it. `reserved` counts addresses that are
     reserved and not allocated, so that free - reserved is what a pool can still give unasked.
     """
-    networks = {pool["metadata"]["name"]: network_of(pool) for pool in pools}
+    networks = {pool["metadata"]["name"]: pool_network(pool) for pool in pools}
     index = pool_index(pools)
     reserved = reserved_ranges(reservations)
     counts = defaultdict(_PoolCount)

@@ -70,6 +70,14 @@ async def test_a_full_node_borrows_from_another_and_gives_back(small_pool, clien
     await settled(client, [lender.address])
 
 
+async def test_a_pool_that_is_stored_with_host_bits_serves_nodes_of_both_kinds(client, start_node, calico_node):
+    await create_pool(client, "loose", "10.244.0.7/24")
+    ours, theirs = await start_node("node-1"), await calico_node("node-2")
+    found = [await ours.add("c1"), await theirs.add("c2")]
+    assert all(ipaddress.ip_address(each.address) in ipaddress.ip_network("10.244.0.0/24") for each in found)
+    assert len(await claims(client)) == 2
+
+
 async def test_under_strict_affinity_nothing_is_borrowed(small_pool, strict, client, start_node):
     first, second = await start_node("node-1"), await start_node("node-2")
     await second.add("lender")

@@ -48,6 +48,21 @@ def test_what_follows_a_failed_write_is_left_and_said_to_be(cluster):
     assert cluster.pools() == ["rack-0"]
 
 
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_a_connection_that_is_lost_is_made_again(cluster, carried_out):
+    cluster.create_pools(("rack-0", "10.244.0.0/24"), natOutgoing=True)
+    writes = [Fault("POST", "/ippools", reset=True, carried_out=carried_out)]
+    writes += [Fault("PATCH", "/rack-0", reset=True, carried_out=carried_out)]
+    result, proxy = run(cluster, Fault("GET", "/ipamblocks", reset=True), *writes, pools=RACKS)
+    assert [each["verb"] for each in result["operations"]] == ["patch", "create", "create", "create"]
+    assert len(proxy.writes()) == 4 + len(writes) and cluster.pools() == [pool["name"] for pool in RACKS]
+
+
+def test_a_server_that_has_not_answered_yet_is_not_asked_again(cluster):
+    result, proxy = run(cluster, Fault("GET", "/ippools", reset=True), pools=RACKS)
+    assert "no answer from" in result["msg"] and len(proxy.requests) == 1
+
+
 def test_a_create_whose_answer_was_lost_counts_as_done(cluster):
     result, _proxy = run(cluster, Fault("POST", "/ippools", 504, carried_out=True), pools=RACKS)
     assert [each["name"] for each in result["operations"]] == [pool["name"] for pool in RACKS]
@@ -172,6 +187,21 @@ def test_an_address_assigned_in_the_very_last_moment_stops_the_removal(cluster):
     result, _proxy = run(cluster, fault, pools=RACKS[:1], state="absent")
     assert result["failed"] and "pod payments/late" in result["msg"]
     assert cluster.pools() == ["rack-0"] and cluster.objects.exists(path)
+
+
+def test_a_read_that_fails_between_writes_says_what_is_left(cluster):
+    cluster.create_pools(("rack-0", "10.244.0.0/24"))
+    cluster.create_block("10.244.0.0/26")
+    disabled = Fault("PATCH", "/ippools/rack-0")
+    with FaultyProxy(cluster.plane, disabled) as proxy:
+        failure = Fault("GET", "/ipamblocks", 503, times=99, retry_after=0)
+        disabled.meanwhile = lambda: proxy.faults.append(failure)
+        result = cluster.run("ip_pools", pools=RACKS[:1], state="absent", **cluster.through(proxy))
+    assert result["failed"] and "503" in result["msg"] and "failed_operation" not in result
+    assert result["operations"] == [{"verb": "patch", "kind": "IPPool", "name": "rack-0"}]
+    left = [f"{each['verb']} {each['kind']}" for each in result["operations_left"]]
+    assert left == ["patch BlockAffinity", "delete IPAMBlock", "delete BlockAffinity", "delete IPPool"]
+    assert cluster.run("ip_pools", pools=RACKS[:1], state="absent")["changed"] and cluster.pools() == []
 
 
 def test_an_unchanged_run_reads_each_kind_once_and_check_mode_never_writes(cluster):

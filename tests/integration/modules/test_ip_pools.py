@@ -216,6 +216,22 @@ def test_a_pool_of_the_operators_installation_is_refused_or_adopted_and_read_onl
     cluster.apply("ip_pools", pools=unchanged)
 
 
+def test_that_the_installation_may_not_be_read_is_told_where_there_may_be_one(cluster, request):
+    cluster.create_pools(("rack-1", "10.244.0.0/18"))
+    group = cluster.group.partition("/")[0]
+    user = cluster.user({"apiGroups": [group], "resources": ["*"], "verbs": ["*"]})
+
+    def warnings(**options):
+        pool = {"name": "rack-1", "cidr": "10.244.0.0/18", **options}
+        return cluster.warnings(cluster.apply("ip_pools", pools=[pool], **user))
+
+    assert warnings(nat_outgoing=True) == []
+    request.getfixturevalue("operator")
+    [warning] = warnings(nat_outgoing=False)
+    assert warning.startswith("whether these pools belong to the Calico operator was not checked, as its Installation")
+    assert warning.endswith(": rack-1")
+
+
 def test_a_thousand_pools_cost_two_pages_and_a_write_for_each_that_differs(cluster):
     pools = [{"name": f"pool-{index}", "cidr": f"10.244.{index // 4}.{index % 4 * 64}/26"} for index in range(1000)]
     assert len(cluster.run("ip_pools", pools=pools)["operations"]) == 1000

@@ -111,6 +111,27 @@ def test_a_failure_midway_says_what_was_done_and_what_is_left_and_running_again_
     assert [each["name"] for each in cluster.apply("ip_reservations", reservations=items)["operations"]] == ["old"]
 
 
+def test_what_moves_is_not_given_up_before_it_is_taken_over(cluster):
+    cluster.create_pools(("four", "10.244.0.0/18"))
+    for name, entries in (("from", ["10.244.1.7", "10.244.1.8"]), ("to", ["10.244.1.9"])):
+        cluster.create("IPReservation", "ipreservations", name, {"reservedCIDRs": [f"{each}/32" for each in entries]})
+    moved = [
+        {"name": "from", "reserved_cidrs": ["10.244.1.8"]},
+        {"name": "to", "reserved_cidrs": ["10.244.1.7", "10.244.1.9"]},
+    ]
+    with FaultyProxy(cluster.plane, Fault("PATCH", "/to", 503, times=99, retry_after=0)) as proxy:
+        result = cluster.run("ip_reservations", reservations=moved, **cluster.through(proxy))
+    assert result["failed_operation"]["name"] == "to" and result["operations"] == []
+    assert [each["name"] for each in result["operations_left"]] == ["from"]
+    cluster.apply("ip_reservations", reservations=moved)
+    swapped = [
+        {"name": "from", "reserved_cidrs": ["10.244.1.7"]},
+        {"name": "to", "reserved_cidrs": ["10.244.1.8", "10.244.1.9"]},
+    ]
+    result = cluster.apply("ip_reservations", reservations=swapped)
+    assert [each["name"] for each in result["operations"]] == ["from", "to", "from", "to"]
+
+
 def test_a_cluster_without_reservations_has_none_to_remove_and_cannot_have_any(empty_cluster):
     assert not empty_cluster.apply("ip_reservations", reservations=[{"name": "any"}], state="absent")["changed"]
     message = empty_cluster.refused("ip_reservations", reservations=[APPLIANCES])["msg"]

@@ -37,8 +37,12 @@ def test_a_pool_that_gives_nobody_an_address_says_why(core, change, reason):
 
 
 def test_a_stored_pool_without_a_usable_cidr_is_named(core):
-    with pytest.raises(ValueError, match=r"IPPool rack-1: spec\.cidr: .*10\.244\.0\.1/20"):
-        core.pool.Pool.from_object(stored(cidr="10.244.0.1/20"))
+    with pytest.raises(ValueError, match=r"IPPool rack-1: spec\.cidr: .*10\.244\.0\.0/99"):
+        core.pool.Pool.from_object(stored(cidr="10.244.0.0/99"))
+
+
+def test_host_bits_of_a_stored_range_mean_nothing_as_in_calico(core):
+    assert core.pool.Pool.from_object(stored(cidr="10.244.0.1/20")).cidr == "10.244.0.0/20"
 
 
 def test_blocks_are_counted_from_the_start_of_the_pool(core):
@@ -66,7 +70,7 @@ def test_a_block_of_a_huge_pool_is_found_without_listing_the_pool(core):
 @pytest.mark.parametrize(
     ("spec", "field", "message"),
     (
-        ({"cidr": "10.0.0.1/8"}, "cidr", "'10.0.0.1/8' is not a CIDR without host bits"),
+        ({"cidr": "10.0.0.1/8"}, "cidr", "'10.0.0.1/8' is not a CIDR without host bits: the range is 10.0.0.0/8"),
         ({"cidr": None}, "cidr", "None is not a CIDR"),
         ({"cidr": "169.254.1.0/24"}, "cidr", "overlaps the link-local range 169.254.0.0/16"),
         ({"cidr": "fe80::/64"}, "cidr", "overlaps the link-local range fe80::/10"),

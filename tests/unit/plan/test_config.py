@@ -103,6 +103,15 @@ def test_an_object_that_is_removed_leaves_calicos_defaults():
     assert config.turns_strictness_off(None, existing) and "win-1" in made.warnings[0]
 
 
+def test_an_object_that_is_being_deleted_cannot_be_declared_and_need_not_be_removed():
+    leaving = stored(strictAffinity=True)
+    leaving["metadata"]["deletionTimestamp"] = "2026-08-21T09:28:02Z"
+    made = plan(None, leaving)
+    assert (made.operations, made.before) == ([], made.after)
+    [problem] = plan({"strict_affinity": False}, leaving).problems
+    assert problem.message == "it is being deleted in the cluster; run again when it is gone"
+
+
 @pytest.mark.parametrize("group", [V1, V3, None])
 def test_an_object_that_does_not_exist_is_not_removed(group):
     assert plan(None, group=group).operations == []

@@ -212,6 +212,7 @@ def test_a_restart_is_held_back_exactly_when_the_budget_allows_less_than_the_str
     if taken:
         assert f"may take {taken} pods away at once" in why_not(taken - 1)
         assert why_not(0, namespace="other") is None and why_not(0, selector="app=other") is None
+        assert why_not(0, selector="") is not None
 
 
 @pytest.mark.parametrize("kind", ["ReplicaSet", "CronJob"])

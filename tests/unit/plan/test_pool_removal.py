@@ -117,6 +117,17 @@ def test_of_pools_that_overlap_one_can_be_removed_without_taking_anything_from_t
     assert {each.name for each in plan.operations} == {"10-244-2-0-26", "node-1-10-244-2-0-26", "a"}
 
 
+def test_a_range_that_is_stored_with_host_bits_is_the_one_that_calico_gives_addresses_of():
+    loose = stored("a", cidr="10.244.1.7/24", disabled=True)
+    [problem] = pools.plan(GONE, observe(loose, blocks=(block("10.244.1.0/26", "net.a"),))).problems
+    assert "it cannot be removed with 1 address of 10.244.1.0/24 in use" in problem.message
+    [problem] = pools.plan(declare({"name": "b", "cidr": "10.244.0.0/16"}), observe(loose)).problems
+    assert "overlaps pool a (10.244.1.0/24)" in problem.message
+    assert pools.plan(declare({"name": "a", "cidr": "10.244.1.0/24", "disabled": True}), observe(loose)).problems == []
+    kept = observe(stored("b", cidr="10.244.0.0/16", disabled=True), loose, blocks=(block("10.244.1.0/26"),))
+    assert names_of(pools.plan(declare({"name": "b"}, state="absent"), kept).operations) == [("delete", "IPPool", "b")]
+
+
 def test_a_pool_whose_cidr_cannot_be_read_can_still_be_removed():
     plan = pools.plan(GONE, observe(stored("a", cidr="nonsense", disabled=True), blocks=(block("10.244.1.0/26"),)))
     assert names_of(plan.operations) == [("delete", "IPPool", "a")]

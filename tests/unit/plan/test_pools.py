@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 
 import pytest
-from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, pool_view, pools, ranges
+from ansible_collections.podnet.ipam.plugins.module_utils._plan import holders, network_checks, pool_view, pools, ranges
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.pools import Needs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +126,7 @@ def test_a_pool_declared_twice_or_by_an_impossible_name_or_label_is_named():
         {"name": "twice", "cidr": "10.244.1.0/24"},
         {"name": "Upper", "cidr": "10.244.2.0/24"},
         {"name": "label", "cidr": "10.244.3.0/24", "labels": {"team": "pay ments", "-x": "", "x/y": "fine.1"}},
+        {"name": "null", "cidr": "10.244.5.0/24", "labels": {"team": None, "a..b/c": "1"}},
         {"name": "theirs", "cidr": "10.244.4.0/24", "labels": {"app.kubernetes.io/managed-by": "tigera-operator"}},
     ]
     problems = pools.plan(declare(*items), observe()).problems
@@ -132,6 +134,8 @@ def test_a_pool_declared_twice_or_by_an_impossible_name_or_label_is_named():
         ("pool Upper", "name", "Upper"),
         ("pool label", "labels", "-x"),
         ("pool label", "labels", "pay ments"),
+        ("pool null", "labels", "a..b/c"),
+        ("pool null", "labels", "team"),
         ("pool theirs", "labels", "tigera-operator"),
         ("pool twice", "name", "twice"),
     ]
@@ -144,11 +148,33 @@ def test_a_pool_declared_twice_or_by_an_impossible_name_or_label_is_named():
         ({"vxlan_mode": "Always", "allowed_uses": ["LoadBalancer"]}, "vxlan_mode", "it needs Never"),
         ({"disable_bgp_export": True, "allowed_uses": ["LoadBalancer"]}, "disable_bgp_export", "announced"),
         ({"node_selector": "has(x) || " * 110 + "has(y)"}, "node_selector", "it has 1106 characters; at most 1024"),
+        ({"namespace_selector": "x == 'y'", "allowed_uses": ["Workload", "Tunnel"]}, "allowed_uses", "serve tunnels"),
     ),
 )
 def test_what_calico_would_refuse_is_refused_in_the_words_of_the_options(item, option, message):
     [problem] = pools.plan(declare({"name": "a", "cidr": "10.244.0.0/16", **item}), observe()).problems
     assert problem.option == option and message in problem.message
+
+
+@pytest.mark.parametrize("cidr", [None, "10.244.0.1/16", "10.244.0.0/99", "fd00::%1/64"])
+def test_of_a_range_that_is_missing_or_malformed_nothing_more_is_said_than_that(cidr):
+    for existing in (observe(), observe(stored("a", cidr="10.244.0.0/16"))):
+        [problem] = pools.plan(declare({"name": "a", "cidr": cidr}, pod_cidrs=["10.0.0.0/8"]), existing).problems
+        assert (problem.option, problem.value) == ("cidr", cidr)
+        assert "it is missing" in problem.message or "is not a CIDR without host bits" in problem.message
+
+
+@pytest.mark.parametrize("cidr", [None, "10.244.0.1/16"])
+def test_what_else_is_wrong_with_a_pool_is_told_whatever_its_range(cidr):
+    wrong = {"node_selector": "rack = '1'", "ipip_mode": "Always", "vxlan_mode": "Always", "labels": {"-": "x"}}
+    problems = pools.plan(declare({"name": "a", "cidr": cidr, **wrong}), observe()).problems
+    assert [each.option for each in problems] == ["labels", "cidr", "vxlan_mode", "node_selector"]
+
+
+def test_what_is_wrong_is_told_where_no_pools_are_served_as_well():
+    unserved = pools.Observed({}, served=False)
+    plan = pools.plan(declare({"name": "a", "cidr": "10.244.0.0/16"}, {"name": "b", "cidr": "10.244.0.0/99"}), unserved)
+    assert [each.subject for each in plan.problems] == ["the cluster", "pool b"] and plan.operations == []
 
 
 def test_a_pool_for_load_balancers_stays_one():
@@ -249,6 +275,45 @@ def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(be
         assert set(after.pools) == names
 
 
+class Facts:
+    """A cluster's network: half of the pools lie outside of the pod CIDR, some contain a node's address or services."""
+
+    nodes = tuple(
+        {"metadata": {"name": f"n{at}", "labels": {"rack": "1"}}, "status": {"addresses": [address]}}
+        for at in range(100)
+        for address in [{"type": "InternalIP", "address": f"10.244.{at * 40 % 256}.9"}]
+    )
+    pod_cidrs = (("10.244.0.0/17",), "a test")
+    service_cidrs = (("10.244.16.0/20",), "a test")
+    strict_affinity = True
+
+
+INSTALLATION = {"spec": {"calicoNetwork": {"ipPools": [{"cidr": f"10.244.{at}.0/20"} for at in (0, 48, 96)]}}}
+
+
+@given(clusters(), declarations(), st.booleans(), st.booleans(), st.sampled_from(["present", "absent"]))
+def test_what_is_said_not_to_be_needed_makes_no_difference_to_a_plan(before, items, ours, adopt, state):
+    existing = before.pools
+    if not ours:
+        existing = {name: {**pool, "metadata": {"name": name}} for name, pool in existing.items()}
+    options = {"purge": True, "label_selectors": [], "pod_cidrs": None, "service_cidrs": None}
+    wanted = declare(*items, state=state, adopt=adopt, **options)
+
+    def plan(needed):
+        return pools.plan(
+            wanted,
+            pools.Observed(
+                pools=existing,
+                blocks=before.blocks if needed.blocks else (),
+                affinities=before.affinities if needed.affinities else (),
+                installation=INSTALLATION if needed.installation else None,
+                network=network_checks.known(Facts, wanted, needed),
+            ),
+        )
+
+    assert plan(pools.needs(wanted, existing)) == plan(Needs(*[True] * 5))
+
+
 @given(clusters())
 def test_forced_removal_keeps_every_address_in_use_and_nothing_else(before):
     plan = pools.plan(declare(purge=True, force=True), before)
@@ -268,6 +333,15 @@ def test_without_force_exactly_the_pools_in_use_are_refused_and_nothing_is_writt
     busy = {use["pool"] for use in plan.results["in_use"]}
     assert {problem.subject for problem in plan.problems} == {f"pool {name}" for name in busy}
     assert plan.operations == [] or not busy
+
+
+@given(st.sets(NETWORKS, max_size=4), st.sets(NETWORKS, max_size=4))
+def test_each_overlap_of_a_declared_pool_is_refused_and_nothing_else(before, after):
+    existing = [stored(f"old-{index}", cidr=str(network)) for index, network in enumerate(before)]
+    declared = [{"name": f"new-{index}", "cidr": str(network)} for index, network in enumerate(after)]
+    problems = pools.plan(declare(*declared), observe(*existing)).problems
+    pairs = [*itertools.combinations(after, 2), *itertools.product(after, before)]
+    assert [each.option for each in problems] == ["cidr"] * sum(one.overlaps(other) for one, other in pairs)
 
 
 @given(st.sets(NETWORKS, max_size=6), st.sets(NETWORKS, max_size=6))

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import itertools
 
 import pytest
+from ansible_collections.podnet.ipam.plugins.module_utils import _runner
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import reservations
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,7 @@ def test_a_new_reservation_is_ours_and_a_changed_one_keeps_its_other_labels():
         ("10.244.9", "'10.244.9' is neither a CIDR nor an address"),
         ("", "'' is neither a CIDR nor an address"),
         ("10.244.1.1-10.244.1.9", "is neither a CIDR nor an address"),
+        ("fd00::%1/64", "is neither a CIDR nor an address"),
     ),
 )
 def test_what_is_no_range_is_named_with_what_would_be_right(entry, message):
@@ -73,6 +76,7 @@ def test_all_problems_are_reported_together():
         item("twice"),
         item("twice"),
         item("label", **{"x": "!"}),
+        item("null", team=None),
         label_selectors=["x y"],
     )
     problems = reservations.plan(wanted, observe()).problems
@@ -81,6 +85,7 @@ def test_all_problems_are_reported_together():
         ("reservation Upper", "name"),
         ("reservation label", "labels"),
         ("reservation none", "reserved_cidrs"),
+        ("reservation null", "labels"),
         ("reservation twice", "name"),
     ]
 
@@ -90,6 +95,8 @@ def test_without_the_kind_there_is_nothing_to_remove_and_nothing_can_be_declared
     assert reservations.plan(declare({"name": "r"}, state="absent"), nothing).operations == []
     [problem] = reservations.plan(declare(item("r", "10.244.1.7")), nothing).problems
     assert "crd.projectcalico.org/v1" in problem.message
+    problems = reservations.plan(declare(item("r", "nonsense")), nothing).problems
+    assert [each.subject for each in problems] == ["the cluster", "reservation r"]
 
 
 def test_purge_considers_our_own_or_what_the_selectors_choose():
@@ -99,6 +106,15 @@ def test_purge_considers_our_own_or_what_the_selectors_choose():
     ]
     chosen = reservations.plan(declare(purge=True, label_selectors=["team=x"]), existing)
     assert [each.name for each in chosen.operations] == ["theirs"]
+
+
+def test_a_reservation_that_is_being_deleted_cannot_be_declared_and_need_not_be_removed():
+    leaving = stored("r", "10.244.1.7")
+    leaving["metadata"]["deletionTimestamp"] = "2026-08-21T09:28:02Z"
+    for wanted in (declare({"name": "r"}, state="absent"), declare(purge=True)):
+        assert reservations.plan(wanted, observe(leaving)).operations == []
+    [problem] = reservations.plan(declare(item("r", "10.244.1.8")), observe(leaving)).problems
+    assert (problem.option, problem.message.partition(";")[0]) == ("name", "it is being deleted in the cluster")
 
 
 def test_what_moves_to_a_new_reservation_is_reserved_there_first():
@@ -114,6 +130,15 @@ def test_what_moves_to_a_new_reservation_is_reserved_there_first():
     ]
 
 
+def test_reservations_that_change_entries_with_each_other_have_both_before_they_give_one_up():
+    existing = observe(stored("one", "10.244.1.1", "10.244.1.2"), stored("two", "10.244.1.3"))
+    wanted = declare(item("one", "10.244.1.2", "10.244.1.3"), item("two", "10.244.1.1"))
+    operations = reservations.plan(wanted, existing).operations
+    entries = [(each.name, [entry[-4] for entry in each.body["spec"]["reservedCIDRs"]]) for each in operations]
+    assert entries == [("one", ["1", "2", "3"]), ("two", ["1", "3"]), ("one", ["2", "3"]), ("two", ["1"])]
+    assert [[each.name for each in group] for group in _runner.in_groups(operations)] == [["one", "two"]] * 2
+
+
 def test_a_range_in_no_pool_is_a_warning():
     [warning] = reservations.plan(declare(item("r", "10.99.0.0/24", "10.244.1.7")), observe()).warnings
     assert warning == "reservation r: 10.99.0.0/24 lies in no pool, so that it reserves nothing"
@@ -123,7 +148,7 @@ def test_more_than_a_tenth_of_a_pool_is_a_warning_with_all_reservations_counted_
     existing = observe(stored("other", "10.244.0.0/20", "10.244.0.0/21"))
     assert reservations.plan(declare(item("r", "10.244.16.0/21")), existing).warnings == []
     [warning] = reservations.plan(declare(item("r", "10.244.16.0/20")), existing).warnings
-    assert warning.startswith("pool a: 12 % of its addresses are reserved; Calico recommends at most 10 %")
+    assert warning.startswith("pool a: 12.5 % of its addresses are reserved; Calico recommends at most 10 %")
     assert reservations.plan(declare(item("r", "10.244.16.0/20"), purge=True), existing).warnings == []
 
 
@@ -164,8 +189,9 @@ ITEMS = st.dictionaries(st.sampled_from("abcd"), ENTRIES, max_size=4).map(
 
 
 def carry_out(operations, existing):
+    """The state after each operation. Of those that may be carried out at the same time, the last one comes first."""
     state = copy.deepcopy(existing)
-    for operation in operations:
+    for operation in itertools.chain.from_iterable(map(reversed, _runner.in_groups(operations))):
         if operation.verb == "create":
             assert operation.name not in state
             state[operation.name] = stored(operation.name, *operation.body["spec"]["reservedCIDRs"])
@@ -196,11 +222,17 @@ def test_carrying_a_plan_out_reaches_the_declaration_and_leaves_nothing_to_do(fi
         assert set(reached) == names
 
 
-@given(ITEMS, ITEMS)
-def test_what_stays_reserved_under_a_new_name_is_reserved_all_the_time(first, second):
+# Few entries for few names, so that most examples move some of them.
+MOVED = st.fixed_dictionaries({name: st.sets(st.sampled_from(["10.244.1.1", "10.244.1.2"])) for name in "ab"}).map(
+    lambda found: [item(name, *entries) for name, entries in found.items()]
+)
+
+
+@given(MOVED, MOVED, st.booleans())
+def test_what_stays_reserved_under_whatever_name_is_reserved_all_the_time(first, second, renamed):
     *_steps, before = [{}, *carry_out(reservations.plan(declare(*first), observe()).operations, {})]
-    renamed = [{**each, "name": f"new-{each['name']}"} for each in second]
-    plan = reservations.plan(declare(*renamed, purge=True), observe(*before.values()))
+    second = [{**each, "name": f"new-{each['name']}"} for each in second] if renamed else second
+    plan = reservations.plan(declare(*second, purge=True), observe(*before.values()))
     states = [before, *carry_out(plan.operations, before)]
     kept = reserved(before) & reserved(states[-1])
     assert all(kept <= reserved(state) for state in states)

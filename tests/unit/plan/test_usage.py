@@ -58,6 +58,13 @@ def test_addresses_and_blocks_are_counted_by_pool_node_and_family(cluster):
     assert totals["IPv6"]["size"] == 1 << 64 and totals["IPv6"]["free"] == (1 << 64) - 1
 
 
+def test_a_range_that_is_stored_with_host_bits_counts_as_the_range_itself(cluster):
+    before = usage_of(cluster)
+    [pool] = (each for each in cluster.all("IPPool") if each["metadata"]["name"] == "a")
+    pool["spec"]["cidr"] = pool["spec"]["cidr"].replace(".0/", ".9/")
+    assert usage_of(cluster) == before
+
+
 def test_reserved_addresses_count_once_and_only_while_they_are_not_allocated(cluster):
     reservations = [reservation("10.244.0.0/30", " 10.244.0.2/31 ", "10.244.0.9", "nonsense", "fd00:10:244::/65")]
     pools = usage_of(cluster, reservations)
