@@ -64,7 +64,7 @@ options:
     type: int
     default: 300
   wait_sleep:
-    description: How many seconds to let pass before looking, or trying to evict, again.
+    description: How many seconds to let pass before looking, or trying to evict, again. At least 1.
     type: int
     default: 2
 requirements:

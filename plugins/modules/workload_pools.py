@@ -116,7 +116,7 @@ options:
     type: int
     default: 120
   wait_sleep:
-    description: How many seconds to let pass before looking, or trying to evict, again.
+    description: How many seconds to let pass before looking, or trying to evict, again. At least 1.
     type: int
     default: 5
 seealso:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 
-from .._core.names import cidr_name
+from .._core.names import OBJECT_NAME, cidr_name
 from . import resources
 from .calico import METADATA_ANNOTATION, V1, V3
 from .errors import Forbidden, NotFound
@@ -61,6 +61,8 @@ def labelled(client, api, kind):
 
 def named(client, kind, names, namespace=None, keep=None):
     """Those of `names` that exist, as {name: object}. `keep` as for `list`."""
+    # Asked for an empty name, the API server would answer with the collection.
+    names = {name for name in names if OBJECT_NAME.fullmatch(name)}
     if len(names) <= _FEW:
         found = [client.find(resources.path(kind, name, namespace)) for name in sorted(names)]
     else:

@@ -103,6 +103,7 @@ def plan(wanted, observed, begun=None):
     outcome = DrainPlan(results=_told([], wanted.batch))
     pools = _readable(wanted, observed.pools)
     gone = Leaving(wanted, pools)
+    outcome.problems += wanted.policy.problems()
     outcome.problems += [*_pool_problems(gone, pools), *_owner_problems(wanted, gone, observed)]
     if outcome.problems:
         return outcome

@@ -20,6 +20,10 @@ def problems(subject, item, assignment, pools):
     if item["kind"] != kinds.POD:
         yield Problem(subject, OPTION, None, "it is for kind Pod only: other kinds must exist already")
         return
+    malformed = list(type_problems(subject, definition))
+    if malformed:
+        yield from malformed
+        return
     metadata = definition.get("metadata") or {}
     for name in ("name", "namespace"):
         if metadata.get(name, item[name]) != item[name]:
@@ -28,6 +32,18 @@ def problems(subject, item, assignment, pools):
     if definition.get("kind", kinds.POD) != kinds.POD:
         yield Problem(subject, OPTION, definition["kind"], f"kind is {definition['kind']!r}; it must be Pod")
     yield from _annotation_problems(subject, metadata.get("annotations") or {}, assignment, pools)
+
+
+def type_problems(subject, definition):
+    """What is of another type than Kubernetes expects, where it is looked at here."""
+    metadata, spec = definition.get("metadata") or {}, definition.get("spec") or {}
+    annotations = metadata.get("annotations") or {} if isinstance(metadata, dict) else {}
+    for field, value in (("metadata", metadata), ("metadata.annotations", annotations), ("spec", spec)):
+        if not isinstance(value, dict):
+            yield Problem(subject, OPTION, value, f"{field} is {value!r}; a mapping is expected")
+    for key, value in annotations.items() if isinstance(annotations, dict) else ():
+        if not isinstance(value, str):
+            yield Problem(subject, OPTION, value, f"annotation {key} is {value!r}; a text is expected")
 
 
 def _annotation_problems(subject, annotations, assignment, pools):

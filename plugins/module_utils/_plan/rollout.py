@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from . import assignments, staleness
 from . import workload_kinds as kinds
+from .operation import Problem
 
 NEVER, IF_STALE, ALWAYS = "never", "if_stale", "always"
 MODES = (NEVER, IF_STALE, ALWAYS)
@@ -31,6 +32,12 @@ class Policy:
     stamp: str = ""
     timeout: float = 0
     sleep: float = 1
+
+    def problems(self):
+        """Problems of the times. Without a pause in between, waiting would be a flood of requests."""
+        for option, value, least in (("wait_timeout", self.timeout, 0), ("wait_sleep", self.sleep, 1)):
+            if value < least:
+                yield Problem(f"option {option}", option, value, f"{value} is too short; {least} s is the least")
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def plan(wanted, observed):
     outcome = WorkloadPlan(results={"workloads": []})
     pools = wanted.pools(observed.pools)
     planned = [_PlannedWorkload(item, wanted, observed, pools) for item in sorted(wanted.items, key=key)]
-    outcome.problems += _repeated(wanted.items)
+    outcome.problems += [*wanted.policy.problems(), *_repeated(wanted.items)]
     for workload in planned:
         workload.add_to(outcome)
     outcome.problems += fixed.repeated((each.subject, each.assignment.get(fixed.OPTION, ())) for each in planned)
@@ -178,11 +178,13 @@ class _PlannedWorkload:
             message = f"namespace {self.namespace!r} does not exist"
             outcome.problems.append(self._problem("namespace", self.namespace, message))
             return
+        if any(pod_definition.type_problems(self.subject, self.item["definition"])):
+            return
         manifest = pod_definition.manifest(self.item, self.assignment)
         annotations = manifest["metadata"].get("annotations") or {}
         self._add_views(outcome, None, annotations)
         after = assignments.view(annotations, WORKLOAD_OPTIONS)
-        outcome.warnings += assignments.contradictions(self.subject, after)
+        outcome.warnings += [*assignments.contradictions(self.subject, after), *self._network_warnings(manifest)]
         outcome.results["workloads"].append({**self._identity(), "stale_pods": []})
         outcome.operations.append(Operation("create", kinds.POD, self.name, self.namespace, body=manifest))
         outcome.awaited[self.key] = staleness.allowed(self.pools, annotations, self._namespace_annotations())
@@ -198,13 +200,15 @@ class _PlannedWorkload:
         after = assignments.view(assignments.changed(annotations, written), WORKLOAD_OPTIONS)
         outcome.warnings += assignments.contradictions(self.subject, after)
         outcome.warnings += [f"{self.subject}: {warning}" for warning in decision.warnings]
-        spec = kinds.template_of(self.kind, self.existing).get("spec") or {}
-        if spec.get("hostNetwork") and any(self.assignment.values()):
-            outcome.warnings.append(f"{self.subject}: its pods are in the node's network: no assignment has an effect")
+        outcome.warnings += self._network_warnings(kinds.template_of(self.kind, self.existing))
         owner = kinds.controller(self.existing)
         if owner and written and self.kind not in (kinds.REPLICA_SET, kinds.POD):
             message = f"it is controlled by {owner['kind']} {owner['name']}, which may undo the change"
             outcome.warnings.append(f"{self.subject}: {message}")
+
+    def _network_warnings(self, template):
+        if (template.get("spec") or {}).get("hostNetwork") and any(self.assignment.values()):
+            yield f"{self.subject}: its pods are in the node's network: no assignment has an effect"
 
     def _existing_problems(self, annotations, written, decision):
         """Why Kubernetes, or the workload's controller, would not let the change have its effect."""

@@ -193,6 +193,20 @@ def test_a_namespace_that_does_not_exist(cluster):
     assert problems(result) == [("namespace nowhere", "name", "nowhere")]
 
 
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_a_name_that_no_object_can_have(cluster, name):
+    result = cluster.refused("namespace_pools", namespaces=[{"name": name, "ipv4_pools": []}])
+    assert problems(result) == [(f"namespace {name}", "name", name)]
+    item = {"kind": "Deployment", "namespace": "default", "name": name, "ipv4_pools": []}
+    assert problems(cluster.refused("workload_pools", workloads=[item])) == [
+        (f"Deployment default/{name}", "name", name)
+    ]
+    elsewhere = {**item, "namespace": name, "name": "web"}
+    assert problems(cluster.refused("workload_pools", workloads=[elsewhere])) == [
+        (f"Deployment {name}/web", "name", "web")
+    ]
+
+
 def test_one_bad_namespace_keeps_the_good_ones_from_being_written(cluster):
     cluster.create_pools(("known", "10.244.0.0/18"))
     namespace = cluster.create_namespace()
@@ -244,6 +258,23 @@ def test_a_definition_that_is_of_another_pod(cluster):
     assert problems(result) == [("Pod default/bare", "definition", "other")]
 
 
+@pytest.mark.parametrize(
+    ("definition", "value", "message"),
+    [
+        ({"metadata": "bare"}, "bare", "metadata is 'bare'; a mapping is expected"),
+        ({"metadata": {"annotations": [V4]}}, [V4], f"metadata.annotations is ['{V4}']; a mapping is expected"),
+        ({"metadata": {"annotations": {V4: ["one"]}}}, ["one"], f"annotation {V4} is ['one']; a text is expected"),
+        ({"metadata": {"annotations": {"day": 5}}}, 5, "annotation day is 5; a text is expected"),
+        ({"spec": [{"containers": []}]}, [{"containers": []}], "spec is [{'containers': []}]; a mapping is expected"),
+    ],
+)
+def test_a_definition_that_is_no_pods(cluster, definition, value, message):
+    item = {"kind": "Pod", "namespace": "default", "name": "bare", "definition": {"spec": {}, **definition}}
+    result = cluster.refused("workload_pools", workloads=[item])
+    assert problems(result) == [("Pod default/bare", "definition", value)]
+    assert message in result["msg"]
+
+
 def test_a_definition_with_a_malformed_annotation(cluster):
     definition = {"metadata": {"annotations": {V4: "one"}}, "spec": {}}
     item = {"kind": "Pod", "namespace": "default", "name": "bare", "definition": definition}
@@ -265,3 +296,12 @@ def test_a_workload_declared_twice(cluster):
     assert problems(cluster.refused("workload_pools", workloads=[item, item])) == [
         (f"Deployment {namespace}/web", "name", "web")
     ]
+
+
+@pytest.mark.parametrize(("option", "value"), [("wait_timeout", -1), ("wait_sleep", 0), ("wait_sleep", -5)])
+def test_a_time_that_nobody_can_wait(cluster, option, value):
+    namespace = cluster.create_namespace()
+    cluster.create_workload("Deployment", namespace, "web", {V4: '["gone"]'})
+    item = {"kind": "Deployment", "namespace": namespace, "name": "web", "ipv4_pools": []}
+    result = cluster.refused("workload_pools", workloads=[item], wait=True, **{option: value})
+    assert problems(result) == [(f"option {option}", option, value)]

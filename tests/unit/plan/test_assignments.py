@@ -199,6 +199,19 @@ def test_a_workload_in_the_nodes_network_gives_a_warning():
     assert workloads.plan(workloads.Desired(({**ITEM, "ipv4_pools": []},)), observed).warnings == []
 
 
+def test_a_pod_that_is_created_in_the_nodes_network_gives_a_warning():
+    item = {
+        "kind": "Pod",
+        "namespace": "n",
+        "name": "p",
+        "ipv4_pools": ["a"],
+        "definition": {"spec": {"hostNetwork": True}},
+    }
+    observed = workloads.Observed({}, pools=POOLS, namespaces={"n": {"metadata": {"name": "n"}}})
+    [warning] = workloads.plan(workloads.Desired((item,)), observed).warnings
+    assert warning == "Pod n/p: its pods are in the node's network: no assignment has an effect"
+
+
 def test_a_workload_that_another_controller_owns_gives_a_warning_when_it_is_changed():
     stored = deployment({})
     stored["metadata"]["ownerReferences"] = [{"controller": True, "kind": "Shop", "name": "web", "uid": "1"}]
