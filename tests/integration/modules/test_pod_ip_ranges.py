@@ -260,7 +260,51 @@ def test_a_pool_that_would_go_while_the_declaration_asks_for_it_is_refused(site)
         },
         pod_ip_ranges_purge=True,
     )
-    assert "are not declared and would be purged: 10.244.65.0/24, payments; declare them, or ask for others" in output
+    asking = ("Deployment shop/web asks for 10.244.65.0/24", "namespace payments asks for payments")
+    assert f"pools would be purged that are asked for: {'; '.join(asking)}; declare them, or assign others" in output
+
+
+def test_a_pool_that_would_go_while_anything_in_the_cluster_asks_for_it_is_refused_unless_by_force(site):
+    site.create_declared_pools()
+    site.assign("shop", '["payments"]')
+    deployment = "/apis/apps/v1/namespaces/payments/deployments/settlement"
+    template = {"metadata": {"annotations": {"cni.projectcalico.org/ipAddrs": '["10.244.65.7"]'}}}
+    site.objects.patch(deployment, {"spec": {"template": template}})
+    site.assign("default", "[malformed")
+    output = site.refused({"pools": [RACK]}, pod_ip_ranges_purge=True)
+    asking = ("Deployment payments/settlement asks for 10.244.65.7", "namespace shop asks for payments")
+    assert all(text in output for text in asking) and "malformed" not in output
+
+    result = site.role({"pools": [RACK]}, pod_ip_ranges_purge=True, pod_ip_ranges_force=True)
+    assert result["status"] == 0 and site.cluster.pools() == ["rack-1"]
+
+
+def test_what_ended_long_ago_keeps_no_pool(site):
+    site.create_declared_pools()
+    site.cluster.create_workload("Job", "shop", "once", {V4: '["payments"]'})
+    result = site.role({"pools": [RACK, FIREWALL]}, pod_ip_ranges_purge=True)
+    site.objects.delete("/apis/batch/v1/namespaces/shop/jobs/once")
+    assert operations(result) == {"removal": ["patch IPPool payments", "delete IPPool payments"]}
+
+
+def test_what_keeps_every_module_from_working_is_told_once_and_with_its_cause(site):
+    python = site.folder / "python"
+    python.write_text("#!/bin/sh\necho no python today >&2; exit 1\n")
+    python.chmod(0o755)
+    done = site.run("podnet.ipam.site", pod_ip_ranges_declaration=DECLARATION, ansible_python_interpreter=str(python))
+    [failure] = [line for line in done.stdout.splitlines() if line.startswith("fatal: ")]
+    assert done.returncode == 2 and failure.count("no python today") == 1 and failure.count("No start of json") == 1
+
+
+def test_a_declaration_that_is_refused_leaves_no_result_of_an_earlier_one(site):
+    kept, play = site.folder / "result.json", site.folder / "twice.yml"
+    role = "            name: podnet.ipam.pod_ip_ranges\n"
+    each = '          vars: {pod_ip_ranges_declaration: "{{ item }}"}\n          loop: "{{ declarations }}"\n'
+    play.write_text(PLAY.replace("RESULT", str(kept)).replace(role, role + each))
+    site.run(play, declarations=[{"pools": [RACK]}, {"pools": [{**RACK, "cidr": "10.244.0.0/33"}]}])
+    assert site.cluster.pools() == ["rack-1"]
+    result = json.loads(kept.read_text())
+    assert not result["changed"] and operations(result) == {}
 
 
 def test_a_pool_in_the_place_of_one_that_is_to_go_is_refused(site):

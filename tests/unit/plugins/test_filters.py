@@ -5,6 +5,7 @@ import ipaddress
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible_collections.podnet.ipam.plugins.filter.assigned_to import FilterModule as AssignmentFilters
 from ansible_collections.podnet.ipam.plugins.filter.differences import FilterModule as DifferenceFilters
 from ansible_collections.podnet.ipam.plugins.filter.ranges import FilterModule
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import ranges
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 FILTERS = FilterModule().filters()
 carve, free_space, summarise, overlaps = (FILTERS[name] for name in ("carve", "free_space", "summarise", "overlaps"))
+assigned_to = AssignmentFilters().filters()["assigned_to"]
 differences = DifferenceFilters().filters()["differences"]
 overlapping, within = (RangeTests().tests()[name] for name in ("overlapping", "within"))
 
@@ -260,4 +262,47 @@ def test_differences_are_one_list_of_all_parts_in_words_and_values():
 def test_what_is_no_diff_of_a_module_is_named(diffs, message):
     with pytest.raises(AnsibleFilterError) as caught:
         differences(diffs)
+    assert message in str(caught.value)
+
+
+LEAVING = [{"name": "old", "cidr": "10.244.64.0/24"}, {"name": "old-v6", "cidr": "fd00:10:244::/64"}]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "texts"),
+    (
+        ({"name": "shop", "ipv4_pools": ["new", "old"]}, ["namespace shop asks for old"]),
+        ({"name": "shop", "ipv6_pools": ["FD00:10:244:0::/64"]}, ["namespace shop asks for FD00:10:244:0::/64"]),
+        ({"label_selectors": ["a=b"], "ipv4_pools": ["old"]}, ["namespaces with ['a=b'] ask for old"]),
+        (
+            {"kind": "Pod", "namespace": "n", "name": "p", "ip_addrs": ["10.244.64.9", "fd00:10:244::9"]},
+            ["Pod n/p asks for 10.244.64.9", "Pod n/p asks for fd00:10:244::9"],
+        ),
+        ({"name": "shop", "ipv4_pools": ["new", "10.244.64.0/25"], "ipv6_pools": None}, []),
+        ({"name": "shop", "ipv4_pools": "[old", "ip_addrs": ["10.244.65.9"], "families": ["IPv4"]}, []),
+    ),
+)
+def test_who_asks_for_a_pool_says_so_by_name_by_cidr_or_by_address(assignment, texts):
+    assert [each["text"] for each in assigned_to([assignment], LEAVING)] == texts
+
+
+def test_what_asks_for_a_pool_is_told_with_object_field_and_value():
+    item = {"kind": "Deployment", "namespace": "n", "name": "web", "ipv4_pools": ["old"]}
+    assert assigned_to([item], LEAVING) == [
+        {"object": "Deployment n/web", "field": "ipv4_pools", "value": "old", "text": "Deployment n/web asks for old"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assignments", "pools", "message"),
+    (
+        ({"namespaces": []}, LEAVING, "assigned_to: the input: {'namespaces': []} is not a list"),
+        (["shop"], LEAVING, "assigned_to: the input[0]: 'shop' is not an assignment, a mapping"),
+        ([], ["old"], "assigned_to: pools[0]: 'old' is not a mapping with the key name"),
+        ([], [{"name": "old"}], "assigned_to: pools[0]: {'name': 'old'} is not a pool: the key cidr is missing"),
+    ),
+)
+def test_what_is_no_assignment_or_no_pool_is_named(assignments, pools, message):
+    with pytest.raises(AnsibleFilterError) as caught:
+        assigned_to(assignments, pools)
     assert message in str(caught.value)
