@@ -81,7 +81,7 @@ options:
       definition:
         description:
           - The manifest of a V(Pod), which is created with the annotations if it does not exist.
-          - Of a pod that exists only the annotations are compared.
+          - Of a pod that exists only the annotations are compared. One that is being deleted is an error.
         type: dict
   rollout:
     description:

@@ -216,10 +216,17 @@ class _PlannedWorkload:
         if self.kind == kinds.REPLICA_SET and owner:
             hint = f"it belongs to {owner['kind']} {owner['name']}: declare that instead"
             yield self._problem("kind", self.kind, hint)
+        elif self._is_to_come_back():
+            yield self._problem("name", self.name, "it is being deleted: run again when it is gone")
         elif written:
             yield from self._unchangeable(annotations, written)
         if decision.problem:
             yield self._problem("rollout", self.policy.mode, decision.problem)
+
+    def _is_to_come_back(self):
+        """Whether it is a pod that would be created, were it not for the one that is on its way out."""
+        defined = not self.absent and self.kind == kinds.POD and self.item.get("definition") is not None
+        return defined and bool(self.existing["metadata"].get("deletionTimestamp"))
 
     def _unchangeable(self, annotations, written):
         """The Problem of an annotation that Kubernetes would refuse to change, or that would have no effect."""

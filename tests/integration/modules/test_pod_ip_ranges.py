@@ -203,7 +203,8 @@ def test_what_is_wrong_anywhere_is_reported_together_before_the_first_write(site
             "pools": [{"name": "a", "cidr": "10.244.0.0/18"}, {"name": "b", "cidr": "10.244.0.0/20"}],
             "namespaces": [{"name": "payments", "ipv4_pools": ["paymets"], "ipv6_pool": []}],
             "workloads": [{"kind": "Deployment", "namespace": "payments", "name": "setlement", "ipv4_pools": ["a"]}],
-        }
+        },
+        pod_ip_ranges_wait_timeout=-1,
     )
     for said in (
         "auto_allocate_blocks",
@@ -211,6 +212,7 @@ def test_what_is_wrong_anywhere_is_reported_together_before_the_first_write(site
         "10.244.0.0/20 overlaps pool a (10.244.0.0/18)",
         "namespaces.ipv6_pool",
         "Deployment payments/setlement: name: ",
+        "option wait_timeout: wait_timeout: -1 is too short",
     ):
         assert said in output, said
 

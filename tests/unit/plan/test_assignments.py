@@ -221,6 +221,15 @@ def test_a_workload_that_another_controller_owns_gives_a_warning_when_it_is_chan
     assert workloads.plan(workloads.Desired((ITEM,)), observed).warnings == []
 
 
+@pytest.mark.parametrize("annotations", [{}, {V4: '["a"]'}])
+def test_a_pod_that_is_being_deleted_is_no_pod_that_exists(annotations):
+    going = {"name": "p", "uid": "x", "annotations": annotations, "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    item = {"kind": "Pod", "namespace": "n", "name": "p", "ipv4_pools": ["a"], "definition": {"spec": {}}}
+    observed = workloads.Observed({("Pod", "n", "p"): {"metadata": going, "spec": {}}}, pools=POOLS)
+    [problem] = workloads.plan(workloads.Desired((item,)), observed).problems
+    assert str(problem) == "Pod n/p: name: it is being deleted: run again when it is gone"
+
+
 def test_a_pod_of_a_controller_is_assigned_through_that():
     pod = {"metadata": {"name": "web-x", "uid": "x"}, "spec": {}}
     pod["metadata"]["ownerReferences"] = [{"controller": True, "kind": "ReplicaSet", "name": "web", "uid": "1"}]
