@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import ranges
 from ansible_collections.podnet.ipam.plugins.plugin_utils._ranges import Arguments
 
-POOLS, ADDRESSES = ("ipv4_pools", "ipv6_pools"), "ip_addrs"
+ADDRESSES = "ip_addrs"
+OPTIONS = ("ipv4_pools", "ipv6_pools", ADDRESSES)
 
 
 def assigned_to(assignments, pools):
@@ -31,7 +32,7 @@ def _pool(value, what, arguments):
 
 
 def _asking(item, pools):
-    for field in (*POOLS, ADDRESSES):
+    for field in OPTIONS:
         entries = item.get(field)
         # A malformed annotation, which asks for nothing, is shown as its text.
         for entry in entries if isinstance(entries, (list, tuple)) else ():
