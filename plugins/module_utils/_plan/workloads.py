@@ -111,6 +111,7 @@ class _PlannedWorkload:
         self.key = self.kind, self.namespace, self.name = key(item)
         self.subject = f"{self.kind} {self.namespace}/{self.name}"
         self.assignment = assignments.wanted(item, wanted.absent, WORKLOAD_OPTIONS)
+        self.definition = None if wanted.absent else item.get("definition")
         self.existing = observed.workloads.get(self.key)
         self.pods = tuple(observed.pods.get(self.key, ()))
         self.observed = observed
@@ -119,13 +120,13 @@ class _PlannedWorkload:
     def add_to(self, outcome):
         outcome.problems += assignments.reference_problems(self.subject, self.assignment, self.pools)
         self._add_fixed(outcome)
-        if self.item.get("definition") is not None:
+        if self.definition is not None:
             outcome.problems += pod_definition.problems(self.subject, self.item, self.assignment, self.pools)
         if self.existing is not None:
             self._add_existing(outcome)
         elif self.absent:
             return
-        elif self.kind == kinds.POD and self.item.get("definition") is not None:
+        elif self.kind == kinds.POD and self.definition is not None:
             self._add_creation(outcome)
         else:
             hint = "; give its definition to have it created" if self.kind == kinds.POD else ""
@@ -178,7 +179,7 @@ class _PlannedWorkload:
             message = f"namespace {self.namespace!r} does not exist"
             outcome.problems.append(self._problem("namespace", self.namespace, message))
             return
-        if any(pod_definition.type_problems(self.subject, self.item["definition"])):
+        if any(pod_definition.type_problems(self.subject, self.definition)):
             return
         manifest = pod_definition.manifest(self.item, self.assignment)
         annotations = manifest["metadata"].get("annotations") or {}
@@ -225,7 +226,7 @@ class _PlannedWorkload:
 
     def _is_to_come_back(self):
         """Whether it is a pod that would be created, were it not for the one that is on its way out."""
-        defined = not self.absent and self.kind == kinds.POD and self.item.get("definition") is not None
+        defined = self.kind == kinds.POD and self.definition is not None
         return defined and bool(self.existing["metadata"].get("deletionTimestamp"))
 
     def _unchangeable(self, annotations, written):

@@ -221,6 +221,12 @@ def test_a_workload_that_another_controller_owns_gives_a_warning_when_it_is_chan
     assert workloads.plan(workloads.Desired((ITEM,)), observed).warnings == []
 
 
+def test_where_assignments_are_taken_away_no_definition_matters():
+    item = {"kind": "Pod", "namespace": "n", "name": "p", "definition": {"metadata": {"name": "other"}}}
+    plan = workloads.plan(workloads.Desired((item,), absent=True), workloads.Observed({}, pools=POOLS))
+    assert plan.problems == plan.operations == []
+
+
 @pytest.mark.parametrize("annotations", [{}, {V4: '["a"]'}])
 def test_a_pod_that_is_being_deleted_is_no_pod_that_exists(annotations):
     going = {"name": "p", "uid": "x", "annotations": annotations, "deletionTimestamp": "2026-01-01T00:00:00Z"}
