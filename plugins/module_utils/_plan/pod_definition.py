@@ -40,7 +40,8 @@ def type_problems(subject, definition):
     annotations = metadata.get("annotations") or {} if isinstance(metadata, dict) else {}
     for field, value in (("metadata", metadata), ("metadata.annotations", annotations), ("spec", spec)):
         if not isinstance(value, dict):
-            yield Problem(subject, OPTION, value, f"{field} is {value!r}; a mapping is expected")
+            given = type(value).__name__  # not the value itself: a spec may contain secrets
+            yield Problem(subject, OPTION, given, f"{field} is of type {given}; a mapping is expected")
     for key, value in annotations.items() if isinstance(annotations, dict) else ():
         if not isinstance(value, str):
             yield Problem(subject, OPTION, value, f"annotation {key} is {value!r}; a text is expected")
