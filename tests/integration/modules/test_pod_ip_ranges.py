@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from support.cluster_objects import GROUPS, Objects, install
+from support.controllers import Controllers
+from support.faulty_proxy import Fault, FaultyProxy
 
 from .conftest import emptied, record_pod_cidrs
 
@@ -46,6 +49,12 @@ class Site:
                 self.objects.delete(cluster.path(kind, name))
         for namespace, name in (("payments", "settlement"), ("shop", "web")):
             self._namespace(namespace)
+            for collection in (
+                f"/apis/apps/v1/namespaces/{namespace}/replicasets",
+                f"/api/v1/namespaces/{namespace}/pods",
+            ):
+                for left in self.objects.names(collection):
+                    self.objects.delete(f"{collection}/{left}")
             self._deployment(namespace, name)
 
     def _namespace(self, name):
@@ -326,6 +335,26 @@ def test_addresses_in_use_keep_a_pool_when_everything_else_is_done(site):
     assert site.cluster.pools() == ["firewall", "payments", "rack-1"]
 
     site.role(without, pod_ip_ranges_purge=True, pod_ip_ranges_force=True)
+    assert site.cluster.pools() == ["payments", "rack-1"]
+
+
+def test_a_pool_goes_when_the_pods_that_were_moved_have_given_their_addresses_back(site):
+    site.create_declared_pools()
+    site.objects.delete("/apis/apps/v1/namespaces/shop/deployments/web")
+    site.cluster.create_block("10.244.65.64/26", ["payments/settlement-0"])  # a pod that takes its time to end
+    block = site.cluster.path("ipamblocks", "10-244-65-64-26")
+    ending = threading.Timer(3, site.objects.delete, [block])
+    looked = Fault("GET", "/ipamblocks", meanwhile=ending.start)
+    declaration = {
+        "pools": [RACK, PAYMENTS],
+        "workloads": [{**DECLARATION["workloads"][0], "ipv4_pools": ["payments"]}],
+    }
+    with Controllers(site.cluster), FaultyProxy(site.cluster.plane) as proxy:
+        proxy.faults.append(Fault("PATCH", "/deployments/settlement", meanwhile=lambda: proxy.faults.append(looked)))
+        variables = {"pod_ip_ranges_purge": True, "pod_ip_ranges_rollout": "if_stale", "pod_ip_ranges_wait": True}
+        result = site.role(declaration, environ={"K8S_AUTH_HOST": proxy.url}, **variables)
+    ending.join()
+    assert result["status"] == 0, result["output"]
     assert site.cluster.pools() == ["payments", "rack-1"]
 
 
