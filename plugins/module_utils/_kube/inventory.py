@@ -59,6 +59,7 @@ class Inventory:
     def again(self, keys):
         """Single objects, {(kind, namespace, name): the object, or None when it does not exist}."""
         by_kind = {}
+        # By kind: blocks come before nodes and pods, so that whoever has got an address by then is seen.
         for key in sorted(keys, key=str):
             by_kind.setdefault(key[0], []).append(key)
         found = {}

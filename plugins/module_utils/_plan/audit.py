@@ -16,13 +16,18 @@ from .world import COLLECTIONS, world
 
 
 class Audit:
-    """What is found in a cluster as it was `observed`. What is younger than `grace` seconds is not judged."""
+    """What is found in a cluster as it was `observed`. What is younger than `grace` seconds is not judged.
 
-    def __init__(self, observed, grace):
+    `again`: the keys of the objects that were read a second time; None before that. A block that was may have addresses
+    by then of pods that the list of pods did not have: what needs a second look and did not get it is not found.
+    """
+
+    def __init__(self, observed, grace, again=None):
         self._observed, self._grace = observed, grace
         self.world = world(observed, grace)
         parts = (audit_pods.findings, audit_blocks.findings, audit_handles.findings, _outside_of_pod_cidrs, _of_others)
-        self.findings = in_order(finding for part in parts for finding in part(self.world))
+        found = (finding for part in parts for finding in part(self.world))
+        self.findings = in_order(finding for finding in found if again is None or _looks(finding) <= again)
 
     @property
     def looks(self):
@@ -30,19 +35,22 @@ class Audit:
 
         What was read first may not fit what was read last, when pods came or went meanwhile.
         """
-        found = {look for finding in self.findings for look in finding.looks}
-        return {look for look in found if look[0] in COLLECTIONS.values()}
+        return {look for finding in self.findings for look in _looks(finding)}
 
     def seen_again(self, latest):
         """The Audit of the cluster with the `latest` objects, {(kind, namespace, name): object or None}."""
         observed = self._observed.seen_again(latest)
-        return self if observed is self._observed else Audit(observed, self._grace)
+        return self if observed is self._observed else Audit(observed, self._grace, latest.keys())
 
     def plan(self, wanted):
         """The Plan that repairs the parts `wanted` (of `finding.REPAIRS`); its results are the report."""
         outcome = Plan(results=_report(self.world, self.findings, wanted))
         repair.add_to(outcome, self.world, [finding for finding in self.findings if finding.is_repaired(wanted)])
         return outcome
+
+
+def _looks(finding):
+    return {look for look in finding.looks if look[0] in COLLECTIONS.values()}
 
 
 def _report(seen, found, wanted):

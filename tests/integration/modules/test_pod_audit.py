@@ -191,7 +191,8 @@ def repair_through(cluster, *faults, **options):
         return cluster.run("pod_audit", repair=REPAIR, grace=0, **cluster.through(proxy), **options), proxy
 
 
-def test_an_address_that_is_assigned_meanwhile_stays(whole_cluster, world):
+@pytest.mark.parametrize(("moment", "writes"), [("GET", 1), ("PUT", 2)], ids=("second look", "write"))
+def test_an_address_that_is_assigned_meanwhile_stays(whole_cluster, world, moment, writes):
     world.allocate("a", "node-1", "net.gone", GONE)
     world.create_in(whole_cluster.objects, whole_cluster.group)
     block = whole_cluster.path("ipamblocks", "10-244-0-0-28")
@@ -209,9 +210,9 @@ def test_an_address_that_is_assigned_meanwhile_stays(whole_cluster, world):
         pod = {"nodeName": "node-1", "containers": [{"name": "main", "image": "example.com/workload:1"}]}
         whole_cluster.objects.create("/api/v1/namespaces/payments/pods", {"metadata": {"name": "new"}, "spec": pod})
 
-    result, proxy = repair_through(whole_cluster, Fault("PUT", "/10-244-0-0-28", meanwhile=assign))
+    result, proxy = repair_through(whole_cluster, Fault(moment, "/10-244-0-0-28", meanwhile=assign))
     assert [operation["name"] for operation in result["operations"]] == ["10-244-0-0-28", "net.gone"]
-    assert len([write for write in proxy.writes() if write[1].endswith("/10-244-0-0-28")]) == 2
+    assert len([write for write in proxy.writes() if write[1].endswith("/10-244-0-0-28")]) == writes
     spec = whole_cluster.objects.get(block)["spec"]
     assert {each["handle_id"] for each in spec["attributes"] if "net." in each["handle_id"]} == {
         "net.payments-web-0",

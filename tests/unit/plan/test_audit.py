@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -224,10 +225,29 @@ def test_what_is_looked_at_again_is_what_may_have_changed_meanwhile(cluster):
     unchanged = {("Pod", "payments", "gone"): None, ("IPAMBlock", None, "10-244-0-0-28"): block}
     assert first.looks >= unchanged.keys() and first.seen_again(unchanged) is first
     pod = cluster.add("Pod", "gone", "payments", spec={"nodeName": "node-1"}, status={"phase": "Pending"})
-    second = first.seen_again({("Pod", "payments", "gone"): pod})
-    assert second.findings == []
-    third = second.seen_again({("Pod", "payments", "gone"): None})
-    assert [each.check for each in third.findings] == ["leaked"]
+    assert first.seen_again({**unchanged, ("Pod", "payments", "gone"): pod}).findings == []
+
+
+def seen_again(cluster, first):
+    """The Audit after a second look at the cluster as it is by now."""
+    return first.seen_again({look: copy.deepcopy(cluster.stored.get(look)) for look in first.looks})
+
+
+def test_what_only_the_second_look_shows_is_not_believed_yet(cluster):
+    address = leak(cluster)
+    first = Audit(cluster.observed(), GRACE)
+    cluster.allocate("a", "node-1", "net.new", {"namespace": "payments", "pod": "new", "node": "node-1"})
+    cluster.get("IPAMBlock", "10-244-0-0-28")["metadata"]["resourceVersion"] = "later"
+    second = seen_again(cluster, first)
+    assert [(each.check, each.objects["address"]) for each in second.findings] == [("leaked", address)]
+
+
+def test_what_the_second_look_shows_of_all_that_it_looked_at_is_believed(cluster):
+    leak(cluster)
+    first = Audit(cluster.observed(), GRACE)
+    cluster.get("IPAMBlock", "10-244-0-0-28")["spec"]["unallocated"].pop()
+    cluster.get("IPAMBlock", "10-244-0-0-28")["metadata"]["resourceVersion"] = "later"
+    assert sorted(each.check for each in seen_again(cluster, first).findings) == ["block_invalid", "leaked"]
 
 
 FAULTS = {
