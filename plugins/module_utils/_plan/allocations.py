@@ -13,6 +13,7 @@ from .ranges import network_of
 WINDOWS_RESERVED = "windows-reserved-ipam-handle"
 LOAD_BALANCER = "virtual:load-balancer"
 _HOST = "host:"
+_VIRTUAL_MACHINE = "vmi-name"
 
 
 class Allocation(NamedTuple):
@@ -47,9 +48,14 @@ class Allocation(NamedTuple):
 
     @property
     def pod(self):
-        """(namespace, name) of the pod that has it, None when it is not for a pod."""
+        """(namespace, name) of the pod that has it, None when nothing says that it is for one."""
         owner = self.owner
-        return (owner.get("namespace") or "", owner["pod"]) if owner.get("pod") else None
+        return (owner["namespace"], owner["pod"]) if owner.get("namespace") and owner.get("pod") else None
+
+    @property
+    def is_of_virtual_machine(self):
+        """Whether a virtual machine has it, which keeps it from pod to pod (Calico from 3.32 on, with KubeVirt)."""
+        return bool(self.owner.get(_VIRTUAL_MACHINE) or self.attribute.get("alternateOwnerAttrs"))
 
     @property
     def is_cooling(self):

@@ -17,6 +17,8 @@ from .ranges import network_of
 
 _TUNNEL = "TunnelAddress"  # the end of what Calico notes as the type of a tunnel's address
 _PRESENT = "the pod exists on the same node; its address is freed when it goes"
+_MACHINE = "it is a virtual machine's, which may have no pod for a while; Calico frees it with the machine"
+_NODE_UNKNOWN = "the pod exists, and nothing says on which node it got the address"
 _RELEASED = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -119,13 +121,7 @@ def _holder(world, allocation, pod):
     owner, node = allocation.owner, allocation.node
     look = (("Node", None, node),) if node else ()
     if allocation.pod:
-        namespace, name = allocation.pod
-        who, look = f"for pod {namespace}/{name}", (("Pod", namespace, name),)
-        if pod is None:
-            return f"{who}, which does not exist", look, None
-        if pod["spec"].get("nodeName") == node:
-            return f"{who}, which does not have it", look, _PRESENT
-        return f"{who} on node {node}, which runs on node {pod['spec'].get('nodeName')}", look, None
+        return _holding_pod(allocation, pod)
     if (owner.get("type") or "").endswith(_TUNNEL) and owner.get("node"):
         if node in world.nodes:
             who = f"as {owner['type']} of node {node}, which does not have it"
@@ -136,6 +132,20 @@ def _holder(world, allocation, pod):
         return who, (), "addresses of services are freed by Calico's controller"
     who = f"by handle {allocation.handle}, which says not for what" if allocation.handle else "without saying for what"
     return who, look, "nothing says what it is for"
+
+
+def _holding_pod(allocation, pod):
+    """The answer of `_holder` for an address of a pod, None when that does not exist."""
+    (namespace, name), node = allocation.pod, allocation.node
+    who, look = f"for pod {namespace}/{name}", (("Pod", namespace, name),)
+    hindrance = _MACHINE if allocation.is_of_virtual_machine else None
+    if pod is None:
+        return f"{who}, which does not exist", look, hindrance
+    if not allocation.owner.get("node"):
+        return f"{who}, which does not have it", look, hindrance or _NODE_UNKNOWN
+    if pod["spec"].get("nodeName") == node:
+        return f"{who}, which does not have it", look, hindrance or _PRESENT
+    return f"{who} on node {node}, which runs on node {pod['spec'].get('nodeName')}", look, hindrance
 
 
 def _handle_in_use(world, allocation):

@@ -60,12 +60,26 @@ def test_an_address_of_a_pod_that_moved_to_another_node_is_leaked(cluster):
     ("owner", "hindrance"),
     [
         ({"pod": None, "namespace": None}, "nothing says what it is for"),
+        ({"namespace": None}, "nothing says what it is for"),
+        ({"pod": "virt-launcher-db-x2v9q", "vmi-name": "db"}, "it is a virtual machine's"),
         ({"pod": None, "namespace": None, "type": "vxlanTunnelAddress"}, "the node exists"),
     ],
 )
 def test_what_may_still_be_needed_is_reported_and_left_alone(cluster, owner, hindrance):
     leak(cluster, **owner)
     assert hindrance in only(cluster, "leaked").hindrance
+
+
+def test_an_address_that_a_virtual_machine_moves_with_is_left_alone(cluster):
+    block = cluster.block_at(leak(cluster))
+    block["spec"]["attributes"][-1]["alternateOwnerAttrs"] = {"namespace": "payments", "pod": "virt-launcher-db-k4wmd"}
+    assert "it is a virtual machine's" in only(cluster, "leaked").hindrance
+
+
+def test_an_address_of_which_nothing_says_the_node_is_left_alone_while_its_pod_exists(cluster):
+    block = cluster.block_at(leak(cluster, pod="api-0", node=None))
+    assert block["spec"]["affinity"] == "host:node-1", "while the pod is on node-2"
+    assert "the pod exists, and nothing says on which node" in only(cluster, "leaked").hindrance
 
 
 def test_a_tunnel_address_of_a_node_that_is_gone_is_leaked():
