@@ -37,6 +37,8 @@ options:
       - Seconds for which an allocated address, a handle or a claim may be on its way. What is younger is neither
         reported nor repaired.
       - An address without a timestamp counts as old.
+      - Before addresses are released, a run waits for as long, 30 seconds at most, and releases those that still nobody
+        uses. The containers of a pod that was deleted by force may outlive it for a moment.
     type: int
     default: 300
 requirements:
@@ -296,6 +298,8 @@ from ansible_collections.podnet.ipam.plugins.module_utils._plan.finding import R
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.network_checks import Cidrs
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.world import Observed
 
+LONGEST_WAIT = 30  # seconds: in which a kubelet ends what a pod leaves behind that was deleted by force
+
 OPTIONS = {
     "repair": {"type": "list", "elements": "str", "choices": list(REPAIRS), "default": []},
     "grace": {"type": "int", "default": 300},
@@ -324,9 +328,14 @@ def read(client, api, pools):
 def main():
     module = _argspec.create_module(OPTIONS)
     wanted, grace = module.params["repair"], module.params["grace"]
+    waited_for = set()
 
     def look_twice(client, api, pools):
         first = Audit(read(client, api, pools), grace)
+        released = first.released(wanted)
+        if not module.check_mode and released - waited_for:
+            time.sleep(max(0, min(grace, LONGEST_WAIT)))
+            waited_for.update(released)
         return first.seen_again(Inventory(client, api).again(first.looks))
 
     _runner.run_plan(module, look_twice, lambda audit: audit.plan(wanted))

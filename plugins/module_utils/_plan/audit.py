@@ -37,6 +37,11 @@ class Audit:
         """
         return {look for finding in self.findings for look in _looks(finding)}
 
+    def released(self, wanted):
+        """The addresses that a repair of the parts `wanted` releases, {(address, handle)}."""
+        leaked = (each for each in self.findings if each.check == "leaked" and each.is_repaired(wanted))
+        return {(each.objects["address"], each.objects["handle"]) for each in leaked}
+
     def seen_again(self, latest):
         """The Audit of the cluster with the `latest` objects, {(kind, namespace, name): object or None}."""
         observed = self._observed.seen_again(latest)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from support.faulty_proxy import Fault, FaultyProxy
 from support.worlds import WorldBuilder
@@ -138,7 +140,7 @@ def test_objects_of_calico_are_written_as_calico_writes_them(either_whole_cluste
 def test_what_is_younger_than_the_grace_is_left_alone(whole_cluster, world):
     break_everything(world)
     world.create_in(whole_cluster.objects, whole_cluster.group)
-    result = whole_cluster.run("pod_audit", repair=REPAIR)
+    result = whole_cluster.run("pod_audit", check=True, repair=REPAIR)
     kept = {"leaked_handle", "handle_count", "affinity_without_block", "affinity_mismatch"}
     assert not kept & checks(result).keys(), "handles and claims have just been created"
     assert checks(result)["leaked"] == 3, "addresses have an old timestamp"
@@ -234,6 +236,27 @@ def test_a_pod_that_comes_back_before_the_second_look_keeps_its_address(whole_cl
 
     result, proxy = repair_through(whole_cluster, Fault("GET", "/pods/gone", meanwhile=come_back))
     assert result["findings"] == [] and proxy.writes() == []
+
+
+def test_an_address_is_released_when_it_is_still_nobodys_after_a_pause(whole_cluster, world):
+    """A pod that was deleted by force is gone at once, while its container runs on and its node frees the address."""
+    kept = world.allocate("a", "node-1", "net.gone", GONE)
+    world.allocate("a", "node-1", "net.left", {**GONE, "pod": "left"})
+    world.create_in(whole_cluster.objects, whole_cluster.group)
+
+    def appear():
+        path = "/api/v1/namespaces/payments/pods"
+        spec = {"nodeName": "node-1", "containers": [{"name": "main", "image": "example.com/workload:1"}]}
+        whole_cluster.objects.create(path, {"metadata": {"name": "gone"}, "spec": spec})
+        whole_cluster.objects.patch_status(f"{path}/gone", {"podIPs": [{"ip": kept}]})
+
+    def after_the_lists():
+        threading.Timer(0.5, appear).start()
+
+    fault = Fault("GET", "/ipamhandles", meanwhile=after_the_lists)
+    with FaultyProxy(whole_cluster.plane, fault) as proxy:
+        result = whole_cluster.run("pod_audit", repair=["leaks"], grace=3, **whole_cluster.through(proxy))
+    assert [(each["check"], each["pod"], each["repaired"]) for each in result["findings"]] == [("leaked", "left", True)]
 
 
 def test_a_handle_that_is_used_meanwhile_stays(whole_cluster, world):
