@@ -27,7 +27,10 @@ options:
 requirements:
   - netaddr
 notes:
-  - A node on which a pod still has an address is refused, with the names of the pods, and nothing is written.
+  - A node on which a pod still has an address, or has got one and is about to say so, is refused, with the names of the
+    pods, and nothing is written.
+  - Addresses that pods of other nodes use, and those of virtual machines (KubeVirt), are not released, whatever the
+    records say of their node.
   - Addresses that other nodes have borrowed of the nodes' blocks stay allocated, in blocks that belong to no node.
   - Addresses of the nodes' tunnels are released as well.
 seealso:

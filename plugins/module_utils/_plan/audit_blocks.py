@@ -89,7 +89,7 @@ def _leaked(world, value, allocation, broken):
     if allocation.is_cooling or allocation.is_reserved_for_windows or world.is_recent(allocation):
         return
     pod = world.pods.get(allocation.pod)
-    if pod and _may_have(pod, allocation):
+    if pod and in_use.may_have(pod, value):
         return
     address, owner = address_of(value), allocation.owner
     objects = {
@@ -108,12 +108,6 @@ def _leaked(world, value, allocation, broken):
     looks = (*looks, ("IPAMBlock", None, allocation.block["metadata"]["name"]), *_handle_look(world, allocation))
     message = f"{address} is allocated {who}"
     yield Finding("leaked", message, objects, True, subject=allocation, looks=looks, hindrance=hindrance)
-
-
-def _may_have(pod, allocation):
-    """Whether a pod that is not known to use an address may do so all the same: while it starts, or besides others."""
-    starting = not in_use.is_finished(pod) and not in_use.pod_addresses(pod)
-    return starting or allocation.value in in_use.further_addresses(pod)
 
 
 def _holder(world, allocation, pod):

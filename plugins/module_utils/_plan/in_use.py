@@ -98,6 +98,12 @@ def further_addresses(pod):
         return set()
 
 
+def may_have(pod, value):
+    """Whether a pod that is not known to use an address may do so all the same: while it starts, or besides others."""
+    starting = not (is_finished(pod) or is_host_networked(pod) or pod_addresses(pod))
+    return starting or value in further_addresses(pod)
+
+
 def is_finished(pod):
     """Whether a pod has given its addresses back: it has ended, or Calico's CNI plugin has said so."""
     metadata = pod["metadata"]

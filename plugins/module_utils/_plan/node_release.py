@@ -7,9 +7,10 @@ What other nodes have borrowed of their blocks stays where it is, in a block wit
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
-from . import holders, repair
+from . import holders, in_use, repair
 from .allocations import allocations, host_of, live
 from .finding import Finding
 from .operation import Plan, Problem
@@ -24,14 +25,16 @@ def plan(observed, nodes):
     if problems:
         return Plan(problems=problems)
     outcome = Plan()
-    repair.add_to(outcome, seen, list(_held(observed, nodes)))
+    repair.add_to(outcome, seen, list(_held(seen, observed, nodes)))
     return outcome
 
 
-def _held(observed, nodes):
+def _held(seen, observed, nodes):
     """What nodes hold, as an audit would name it when the nodes were gone."""
     for each in allocations(observed.blocks):
-        if each.node in nodes and not each.is_reserved_for_windows:
+        # A virtual machine keeps its address on its way from node to node, and pods elsewhere what they use.
+        is_kept = each.is_reserved_for_windows or each.is_of_virtual_machine or each.value in seen.users
+        if each.node in nodes and not is_kept:
             yield Finding("leaked", "", subject=each)
     for block, _network in live(observed.blocks):
         if host_of(block) in nodes:
@@ -42,12 +45,22 @@ def _held(observed, nodes):
 
 
 def _problems(seen, nodes):
+    users = _users(seen)
     for node in nodes:
-        pods = [
-            "/".join(key)
-            for key, addresses in sorted(seen.pod_addresses.items())
-            if seen.pods[key]["spec"].get("nodeName") == node and any(value in seen.allocated for value in addresses)
-        ]
-        if pods:
+        if users[node]:
+            pods = sorted("/".join(key) for key in users[node])
             message = f"pods still have addresses there: {holders.some(pods)}; drain the node first"
             yield Problem(f"node {node}", "nodes", node, message)
+
+
+def _users(seen):
+    """{node: the (namespace, name) of its pods that have addresses, or have got some and are about to say so}."""
+    found = defaultdict(set)
+    for key, addresses in seen.pod_addresses.items():
+        if any(value in seen.allocated for value in addresses):
+            found[seen.pods[key]["spec"]["nodeName"]].add(key)
+    for each in (each for allocated in seen.allocated.values() for each in allocated):
+        pod = seen.pods.get(each.pod)
+        if pod and in_use.may_have(pod, each.value):
+            found[pod["spec"].get("nodeName")].add(each.pod)
+    return found
