@@ -79,7 +79,7 @@ operations:
     - {verb: delete, kind: IPAMBlock, name: 10-244-1-0-26}
     - {verb: delete, kind: BlockAffinity, name: node-1-10-244-1-0-26}
 errors:
-  description: The nodes on which pods still have addresses. Nothing was written.
+  description: The nodes on which pods still have addresses, and blocks of theirs that are invalid. Nothing was written.
   returned: when a node is refused
   type: list
   elements: dict

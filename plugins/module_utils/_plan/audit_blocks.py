@@ -16,6 +16,7 @@ from .finding import Finding
 from .ranges import network_of
 
 _TUNNEL = "TunnelAddress"  # the end of what Calico notes as the type of a tunnel's address
+_INVALID = "the block is invalid"
 _PRESENT = "the pod exists on the same node; its address is freed when it goes"
 _MACHINE = "it is a virtual machine's, which may have no pod for a while; Calico frees it with the machine"
 _NODE_UNKNOWN = "the pod exists, and nothing says on which node it got the address"
@@ -35,7 +36,7 @@ def findings(world):
             for allocation in allocated:
                 yield from _leaked(world, value, allocation, broken)
     yield from _affinities(world)
-    yield from _blocks_without_affinity(world)
+    yield from _blocks_without_affinity(world, broken)
 
 
 def invalid(world):
@@ -102,7 +103,7 @@ def _leaked(world, value, allocation, broken):
     }
     who, looks, hindrance = _holder(world, allocation, pod)
     if allocation.block["metadata"]["name"] in broken:
-        hindrance = "the block is invalid"
+        hindrance = _INVALID
     elif hindrance is None and _handle_in_use(world, allocation):
         hindrance = f"handle {allocation.handle} has another address that is in use"
     looks = (*looks, ("IPAMBlock", None, allocation.block["metadata"]["name"]), *_handle_look(world, allocation))
@@ -171,7 +172,7 @@ def _affinities(world):
                 yield Finding("affinity_mismatch", message, objects, subject=affinity, looks=looks)
 
 
-def _blocks_without_affinity(world):
+def _blocks_without_affinity(world, broken):
     names = {each["metadata"]["name"]: each for each in world.observed.affinities if not is_deleted(each)}
     for network, block in world.blocks.items():
         kind, _colon, node = (block["spec"].get("affinity") or "").partition(":")
@@ -183,7 +184,8 @@ def _blocks_without_affinity(world):
         looks = (("IPAMBlock", None, cidr_name(str(network))), ("BlockAffinity", None, name), ("Node", None, node))
         there = kind != "host" or node in world.nodes
         message = f"block {network} belongs to {kind}:{node}, but there is no BlockAffinity {name}"
+        hindrance = f"BlockAffinity {name} exists and says something else" if name in names else None
         if not there:
             message += f" and no node {node}"
-        hindrance = f"BlockAffinity {name} exists and says something else" if name in names else None
+            hindrance = hindrance or (_INVALID if block["metadata"]["name"] in broken else None)
         yield Finding("block_without_affinity", message, objects, subject=block, looks=looks, hindrance=hindrance)

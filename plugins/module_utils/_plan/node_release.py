@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+from .._core.block import spec_problem
 from . import holders, in_use, repair
 from .allocations import allocations, host_of, live
 from .finding import Finding
@@ -21,11 +22,12 @@ def plan(observed, nodes):
     """The Plan for the nodes with these names. Pods that still have addresses there forbid it."""
     left = replace(observed, nodes=tuple(each for each in observed.nodes if each["metadata"]["name"] not in nodes))
     seen = world(left, grace=0)
-    problems = list(_problems(seen, nodes))
+    held = list(_held(seen, observed, nodes))
+    problems = [*_problems(seen, nodes), *_invalid(held)]
     if problems:
         return Plan(problems=problems)
     outcome = Plan()
-    repair.add_to(outcome, seen, list(_held(seen, observed, nodes)))
+    repair.add_to(outcome, seen, held)
     return outcome
 
 
@@ -51,6 +53,17 @@ def _problems(seen, nodes):
             pods = sorted("/".join(key) for key in users[node])
             message = f"pods still have addresses there: {holders.some(pods)}; drain the node first"
             yield Problem(f"node {node}", "nodes", node, message)
+
+
+def _invalid(held):
+    """What of it lies in blocks that cannot be written, because nobody can tell what they say."""
+    blocks = [each.subject.block for each in held if each.check == "leaked"]
+    blocks += [each.subject for each in held if each.check == "block_without_affinity"]
+    for name, block in {each["metadata"]["name"]: each for each in blocks}.items():
+        problem = spec_problem(block["spec"])
+        if problem:
+            message = f"it is invalid: {problem}; correct it, or delete it if nothing of it is in use"
+            yield Problem(f"block {block['spec']['cidr']}", "nodes", name, message)
 
 
 def _users(seen):

@@ -66,3 +66,11 @@ def test_an_address_of_a_pod_on_another_node_stays_whatever_the_records_say(clus
 def test_an_address_of_a_virtual_machine_stays(cluster):
     cluster.allocate("a", "node-1", "net.vmi.db", {**OWNER, "pod": "virt-launcher-db-x2v9q", "vmi-name": "db"})
     assert list(allocated_after(cluster).values()) == ["payments/virt-launcher-db-x2v9q"]
+
+
+def test_an_invalid_block_of_the_node_forbids_it(cluster):
+    cluster.block_at("10.244.0.0")["spec"]["unallocated"].pop()
+    assert [str(problem) for problem in plan(cluster).problems] == [
+        "block 10.244.0.0/28: nodes: it is invalid: each ordinal must be either allocated or in unallocated, once;"
+        " correct it, or delete it if nothing of it is in use"
+    ]

@@ -131,6 +131,16 @@ def test_an_invalid_block_is_not_touched(cluster):
     assert writes(cluster) == []
 
 
+def test_an_invalid_block_of_a_node_that_is_gone_is_reported_and_left_alone(cluster):
+    block = cluster.claim("b", "node-2")
+    cluster.remove("BlockAffinity", f"node-2-{block['metadata']['name']}")
+    cluster.remove("Node", "node-2")
+    block["spec"]["unallocated"].pop()
+    assert writes(cluster) == []
+    [finding] = [each for each in plan(cluster).results["findings"] if each["check"] == "block_without_affinity"]
+    assert finding["message"].endswith("not repaired: the block is invalid") and not finding["repaired"]
+
+
 def test_a_handle_keeps_what_it_holds_elsewhere(cluster):
     cluster.allocate("a", "node-1", "net.gone", GONE)
     cluster.handle("net.gone", {"10.244.0.0/28": 1, "10.244.9.0/28": 1})
