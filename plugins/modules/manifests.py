@@ -47,7 +47,8 @@ options:
 notes:
   - In check mode the API server validates and completes the objects without storing them. What it cannot judge, as it
     needs a namespace or a kind that does not exist yet, is predicted with a warning.
-  - Diffs show no secrets.
+  - Neither diffs nor results show what a C(Secret) holds. The options of the task are Ansible's to show, or with
+    C(no_log) not.
 seealso:
   - module: podnet.ipam.ip_pools
 """
@@ -81,7 +82,7 @@ RETURN = r"""
 resources:
   description:
     - The objects in the order of O(manifests), as they are now, or would be in check mode.
-    - Those that are no more are left out.
+    - Those that are no more are left out, and so is what a C(Secret) holds.
   returned: success
   type: list
   elements: dict

@@ -8,6 +8,7 @@ what others have set beside ours stays. Check mode asks the API server for a dry
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ from .content import merged
 from .errors import NotFound, Unreachable
 
 _POLL_SECONDS = 0.2
+_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%?#]+")  # of a path; what else a name may be depends on the kind
+# What a Secret holds, and where kubectl repeats it.
+_SECRET = ("data", "stringData")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # Bookkeeping of the API server: it differs between a dry run and the write, and nobody declares it.
 _NOISE = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink")
 
@@ -45,13 +50,19 @@ class Outcome:
 def problems(manifest):
     """What a manifest lacks to be one."""
     named = manifest if isinstance(manifest.get("metadata"), dict) else {}
+    told = {key: manifest[key] for key in ("apiVersion", "kind", "metadata") if key in manifest}
+    shown = f"manifest {told!r:.200}"  # the rest may be secret
     for key, value in (
         ("apiVersion", manifest.get("apiVersion")),
         ("kind", manifest.get("kind")),
         ("metadata.name", named and named["metadata"].get("name")),
     ):
         if not value or not isinstance(value, str):
-            yield f"{key} of manifest {manifest!r:.200} must be a text that is not empty"
+            yield f"{key} of {shown} must be a text that is not empty"
+    for key in ("name", "namespace"):
+        value = named and named["metadata"].get(key)
+        if value and not _SEGMENT.fullmatch(str(value)):
+            yield f"metadata.{key} {value!r} of {shown} is no name: it must not be '.' or '..', nor have one of /%?#"
 
 
 class Progress:
@@ -66,7 +77,7 @@ class Progress:
             "before": {title(each.object): presentable(each.before) for each in changed if each.before is not None},
             "after": {title(each.object): presentable(each.after) for each in changed if each.after is not None},
         }
-        resources = [outcome.after for outcome in self.outcomes if outcome.after is not None]
+        resources = [_without_secrets(outcome.after) for outcome in self.outcomes if outcome.after is not None]
         return {**self.failure(), "resources": resources, **({"diff": diff} if with_diff else {})}
 
     def failure(self):
@@ -135,11 +146,15 @@ class Applier(Writer):
         group_version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
         prefix = f"/apis/{group_version}" if "/" in group_version else f"/api/{group_version}"
         if prefix not in self._served:
-            self._served[prefix] = {each["kind"]: each for each in _objects(self.get(prefix)["resources"])}
+            found = self.find(prefix)
+            if found is None:
+                message = f"the cluster does not serve {group_version}, of which {title(manifest)} is"
+                raise self.missing("GET", prefix, message)
+            self._served[prefix] = {each["kind"]: each for each in _objects(found["resources"])}
         if kind not in self._served[prefix]:
             raise self.missing("GET", prefix, f"{group_version} has no kind {kind}")
         resource = self._served[prefix][kind]
-        within = f"/namespaces/{metadata.get('namespace', 'default')}" if resource["namespaced"] else ""
+        within = f"/namespaces/{metadata.get('namespace') or 'default'}" if resource["namespaced"] else ""
         return f"{prefix}{within}/{resource['name']}/{metadata['name']}"
 
     def apply(self, path, manifest):
@@ -208,8 +223,16 @@ def comparable(obj):
 
 def presentable(obj):
     """What a diff shows: what can change, without secrets."""
-    secret = ("data", "stringData") if obj is not None and obj["kind"] == "Secret" else ()
-    return {key: value for key, value in comparable(obj).items() if key not in secret}
+    return {} if obj is None else _without_secrets(comparable(obj))
+
+
+def _without_secrets(obj):
+    if obj["kind"] != "Secret":
+        return obj
+    metadata = dict(obj["metadata"])
+    if metadata.get("annotations"):
+        metadata["annotations"] = {key: text for key, text in metadata["annotations"].items() if key != _LAST_APPLIED}
+    return {**{key: value for key, value in obj.items() if key not in _SECRET}, "metadata": metadata}
 
 
 def title(manifest):

@@ -137,3 +137,48 @@ def test_what_its_finalizers_keep_is_an_error(cluster, namespace, stored):
     assert "still there after 1 seconds: it waits for example.com/someone-else" in result["msg"]
     cluster.run("manifests", manifests=[settings(namespace, {})])  # without the finalizer, it goes
     assert "settings" not in cluster.objects.names(f"/api/v1/namespaces/{namespace}/configmaps")
+
+
+def test_no_result_shows_what_a_secret_holds(cluster, namespace):
+    metadata = {"name": "secret", "namespace": namespace}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"password": "opensesame"}}
+    for state in ("present", "present", "patched", "absent"):
+        result = cluster.run("manifests", state=state, manifests=[secret])
+        assert not result.get("failed"), result["msg"]
+        result.pop("invocation", None)  # what the task itself says; `no_log` is for that
+        shown = json.dumps(result)
+        assert "opensesame" not in shown and base64.b64encode(b"opensesame").decode() not in shown
+
+    result = cluster.run("manifests", manifests=[{**secret, "metadata": {"namespace": namespace}}])
+    assert (
+        result["failed"] and result["msg"].startswith("metadata.name of manifest") and "opensesame" not in result["msg"]
+    )
+
+
+def test_what_kubectl_has_noted_of_a_secret_is_not_shown(cluster, namespace):
+    noted = {"kubectl.kubernetes.io/last-applied-configuration": '{"stringData":{"password":"opensesame"}}'}
+    metadata = {"name": "secret", "namespace": namespace, "annotations": noted}
+    cluster.objects.create(f"/api/v1/namespaces/{namespace}/secrets", {"metadata": metadata})
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "secret", "namespace": namespace}}
+    labelled = {**secret, "metadata": {**secret["metadata"], "labels": LABELS}}
+    result = cluster.run("manifests", manifests=[labelled])
+    result.pop("invocation", None)
+    assert result["changed"] and "opensesame" not in json.dumps(result)
+
+
+@pytest.mark.parametrize("place", [{"name": "settings/status"}, {"name": "a?dryRun=All"}, {"name": ".."}])
+def test_a_name_that_would_lead_to_something_else_is_refused(cluster, namespace, place):
+    result = cluster.run("manifests", manifests=[{**settings(namespace, {}), "metadata": place}])
+    assert result["failed"] and f"metadata.name {place['name']!r} of manifest" in result["msg"]
+
+
+def test_a_manifest_without_a_namespace_is_for_the_default_one(cluster):
+    result = cluster.apply("manifests", manifests=[settings(None, {"a": "1"})])
+    assert result["operations"][0]["namespace"] == "default"
+    cluster.run("manifests", state="absent", manifests=[settings(None, {})])
+
+
+def test_a_kind_of_a_group_that_is_not_served_is_named(cluster):
+    manifest = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}}
+    result = cluster.run("manifests", manifests=[manifest])
+    assert result["failed"] and "the cluster does not serve example.com/v1, of which Widget w is" in result["msg"]
