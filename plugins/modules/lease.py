@@ -103,6 +103,7 @@ operations:
 """
 
 from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runner
+from ansible_collections.podnet.ipam.plugins.module_utils._core.names import OBJECT_NAME
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.lease import Held, Lease, default_holder
 
 OPTIONS = {
@@ -115,8 +116,21 @@ OPTIONS = {
 }
 
 
+def problem(params):
+    """What the options must not be, as a text; None when they are fine."""
+    for option in ("name", "namespace"):
+        if not OBJECT_NAME.fullmatch(params[option]):
+            return f"{option} is {params[option]!r}, which has to be a name of lower-case letters, digits, '-' and '.'"
+    if params["duration"] < 1:
+        return f"duration is {params['duration']}, which has to be a second at least"
+    return None
+
+
 def main():
     module = _argspec.create_module(OPTIONS)
+    wrong = problem(module.params)
+    if wrong:
+        module.fail_json(msg=wrong, operations=[])
     identity = {key: module.params[key] for key in ("namespace", "name")}
     holder = module.params["holder"] or default_holder()
     with _runner.reported(module):

@@ -304,6 +304,7 @@ def read(client, api, pools):
         reservations=tuple(observe.collection(client, api, "IPReservation")),
         budgets=tuple(Budget(*each) for each in occupancy.budgets(client)),
         installation=Network(client, api).installation,
+        served=api is not None,
     )
 
 

@@ -61,7 +61,7 @@ def labelled(client, api, kind):
 
 def named(client, kind, names, namespace=None, keep=None):
     """Those of `names` that exist, as {name: object}. `keep` as for `list`."""
-    # Asked for an empty name, the API server would answer with the collection.
+    # What cannot be a name leads to something else: an empty text to the collection, one with a slash to a part of it.
     names = {name for name in names if OBJECT_NAME.fullmatch(name)}
     if len(names) <= _FEW:
         found = [client.find(resources.path(kind, name, namespace)) for name in sorted(names)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from . import assignments, drain_units, ownership, pool_removal, rollout
+from . import assignments, drain_units, ownership, pool_checks, pool_removal, rollout
 from .address_index import bounds
 from .operation import Operation, Plan, Problem
 from .usage import usage
@@ -34,6 +34,7 @@ class Desired:
 class Observed:
     """A whole cluster. `pools`, `namespaces` and `nodes` map names, `workloads` (kind, namespace, name), to objects.
 
+    `served`: whether the cluster serves IPPools at all.
     `pods`, `blocks` (IPAMBlocks) and `reservations` (IPReservations) are all that there are, `budgets` are
     budgets.Budgets.
     """
@@ -47,6 +48,7 @@ class Observed:
     reservations: tuple = ()
     budgets: tuple = ()
     installation: dict | None = None
+    served: bool = True
 
 
 @dataclass
@@ -103,8 +105,10 @@ def plan(wanted, observed, begun=None):
     outcome = DrainPlan(results=_told([], wanted.batch))
     pools = _readable(wanted, observed.pools)
     gone = Leaving(wanted, pools)
-    outcome.problems += wanted.policy.problems()
-    outcome.problems += [*_pool_problems(gone, pools), *_owner_problems(wanted, gone, observed)]
+    if not (observed.served or wanted.to in pools):
+        outcome.problems.append(pool_checks.NOT_SERVED)
+    outcome.problems += [*wanted.policy.problems(), *_batch_problems(wanted), *_pool_problems(gone, pools)]
+    outcome.problems += _owner_problems(wanted, gone, observed)
     if outcome.problems:
         return outcome
     namespaces = _point_namespaces(gone, observed.namespaces, outcome)
@@ -131,6 +135,12 @@ def _readable(wanted, pools):
 def _when_disabled(pools, gone):
     """Pools by name as they are once the one is disabled."""
     return {**pools, gone.name: replace(gone.pool, disabled=True)} if gone.pool else pools
+
+
+def _batch_problems(wanted):
+    if wanted.batch < 0:
+        message = f"it is {wanted.batch}: give a number of workloads, or 0 for all of them"
+        yield Problem(f"pool {wanted.pool}", "batch", wanted.batch, message)
 
 
 def _pool_problems(gone, pools):

@@ -305,3 +305,38 @@ def test_a_time_that_nobody_can_wait(cluster, option, value):
     item = {"kind": "Deployment", "namespace": namespace, "name": "web", "ipv4_pools": []}
     result = cluster.refused("workload_pools", workloads=[item], wait=True, **{option: value})
     assert problems(result) == [(f"option {option}", option, value)]
+
+
+@pytest.mark.parametrize("name", ["", "default/pods", "kube system"])
+def test_a_name_that_no_object_can_have(cluster, name):
+    cluster.create_pools(("rack", "10.244.0.0/18"))
+    result = cluster.refused("namespace_pools", namespaces=[{"name": name, "families": ["IPv4"]}])
+    assert problems(result) == [(f"namespace {name}", "name", name)]
+    result = cluster.run("ipam_info", gather_subset=[], explain=[{"namespace": name, "node": name}])
+    assert [each["field"] for each in result["errors"]] == ["namespace", "node"]
+
+
+@pytest.mark.parametrize("option", ["name", "namespace"])
+@pytest.mark.parametrize("value", ["", "a/b", "A_b"])
+def test_a_lease_that_cannot_have_such_a_name(cluster, option, value):
+    options = {"name": "nodes", "namespace": "default", option: value}
+    for check in (True, False):
+        result = cluster.run("lease", check=check, **options)
+        assert result["failed"] and result["msg"].startswith(f"{option} is {value!r}, ")
+
+
+def test_a_lease_for_no_time(cluster):
+    for check in (True, False):
+        result = cluster.run("lease", check=check, name="nodes", namespace="default", duration=0)
+        assert result["failed"] and result["msg"] == "duration is 0, which has to be a second at least"
+
+
+def test_a_batch_of_less_than_nothing(cluster):
+    cluster.create_pools(("old", "10.244.0.0/24"), ("young", "10.244.1.0/24"))
+    result = cluster.refused("pool_drain", pool="old", to="young", batch=-1)
+    assert problems(result) == [("pool old", "batch", -1)]
+
+
+def test_a_pool_to_empty_where_no_pools_are_served(empty_cluster):
+    result = empty_cluster.run("pool_drain", pool="old", to="young")
+    assert "it serves IPPool neither in crd.projectcalico.org/v1" in result["msg"]
