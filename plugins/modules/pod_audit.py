@@ -231,6 +231,8 @@ calicoctl_problems:
     - How many problems C(calicoctl ipam check) would have counted at the moment of the audit. It also counts the
       addresses of pods that are about to start or to end, the IPv6 addresses of tunnels, and one
       address of each spare block.
+    - Addresses of services are taken for used, as newer versions of it do, and those of virtual machines without a pod
+      for leaked, as older ones do.
   returned: success
   type: int
   sample: 0

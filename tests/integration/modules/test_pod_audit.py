@@ -214,6 +214,7 @@ def test_an_address_that_is_assigned_meanwhile_stays(whole_cluster, world, momen
 
     result, proxy = repair_through(whole_cluster, Fault(moment, "/10-244-0-0-28", meanwhile=assign))
     assert [operation["name"] for operation in result["operations"]] == ["10-244-0-0-28", "net.gone"]
+    assert [(each["check"], each["repaired"]) for each in result["findings"]] == [("leaked", True)]
     assert len([write for write in proxy.writes() if write[1].endswith("/10-244-0-0-28")]) == writes
     spec = whole_cluster.objects.get(block)["spec"]
     assert {each["handle_id"] for each in spec["attributes"] if "net." in each["handle_id"]} == {
@@ -276,6 +277,7 @@ def test_a_handle_that_is_used_meanwhile_stays(whole_cluster, world):
 
     result, _proxy = repair_through(whole_cluster, Fault("PUT", "/net.orphan", meanwhile=use))
     assert result["operations"] == [] and not result.get("failed")
+    assert [(each["check"], each["repaired"]) for each in result["findings"]] == [("leaked_handle", False)]
     assert whole_cluster.objects.get(path)["spec"]["deleted"] is False
 
 
