@@ -36,8 +36,8 @@ def run_plan(module, read, make_plan, finish=None):
     """Bring the cluster to what `make_plan` wants, and exit.
 
     `read(client, api, pools)` returns what `make_plan` needs to compute a Plan; `api` is V1, V3 or None, `pools` the
-    cluster's IPPools by name. `finish(client, results)` follows when a plan was carried out; it may change the results
-    that the module returns, and raise Unfinished.
+    cluster's IPPools by name. `finish(client, results, done)` follows when a plan was carried out, by the operations
+    `done`; it may change the results that the module returns, and raise Unfinished.
     """
     if ranges.NETADDR_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("netaddr"), exception=ranges.NETADDR_IMPORT_ERROR)
@@ -46,7 +46,7 @@ def run_plan(module, read, make_plan, finish=None):
         run.client = connect(module)
         run.to_the_end(read, make_plan)
         if finish and not module.check_mode:
-            finish(run.client, run.results)
+            finish(run.client, run.results, run.done)
     run.exit()
 
 

@@ -400,7 +400,7 @@ def main():
         return made
 
     # What was in use when a pool was removed, not when it was disabled.
-    _runner.run_plan(module, read, plan, finish=lambda _client, returned: returned.update(results))
+    _runner.run_plan(module, read, plan, finish=lambda _client, returned, _done: returned.update(results))
 
 
 if __name__ == "__main__":

@@ -330,7 +330,7 @@ def read(client, api, pools):
 def main():
     module = _argspec.create_module(OPTIONS)
     wanted, grace = module.params["repair"], module.params["grace"]
-    waited_for = set()
+    waited_for, audits = set(), []
 
     def look_twice(client, api, pools):
         first = Audit(read(client, api, pools), grace)
@@ -340,7 +340,16 @@ def main():
             waited_for.update(released)
         return first.seen_again(Inventory(client, api).again(first.looks))
 
-    _runner.run_plan(module, look_twice, lambda audit: audit.plan(wanted))
+    def plan(audit):
+        audits.append(audit)
+        return audit.plan(wanted)
+
+    def finish(_client, results, done):
+        """What others have changed meanwhile need not be repaired as the first round was to."""
+        for told, repaired in zip(results["findings"], audits[-1].repaired(audits[0], wanted, done)):
+            told["repaired"] = repaired
+
+    _runner.run_plan(module, look_twice, plan, finish if wanted else None)
 
 
 if __name__ == "__main__":

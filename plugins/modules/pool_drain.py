@@ -326,7 +326,7 @@ class Session:
             plan.after = {**self._first.after, **plan.after}
         return plan
 
-    def finish(self, client, results):
+    def finish(self, client, results, _done):
         self._wait(client)
         api, pools = observe.pools(client)
         results.update(drain.plan(self.wanted, read(client, api, pools)).results)

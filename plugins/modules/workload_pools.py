@@ -365,7 +365,7 @@ class Session:
         self.awaited.update(plan.awaited)
         return plan
 
-    def finish(self, client, _results):
+    def finish(self, client, _results, _done):
         def judge(keys, existing, pods):
             return workloads.lagging({key: self.awaited[key] for key in keys}, existing, pods)
 

@@ -47,6 +47,19 @@ class Audit:
         observed = self._observed.seen_again(latest)
         return self if observed is self._observed else Audit(observed, self._grace, latest.keys())
 
+    def repaired(self, first, wanted, done):
+        """Of each finding of the `first` Audit of a run, whether it was repaired, when this is the last one.
+
+        `done`: the operations of all rounds. What is found no more may also have gone by itself.
+        """
+        last = {each.identity: each for each in self.findings}
+        written = {(each.kind, each.namespace, each.name) for each in done}
+        for finding in first.findings:
+            again = last.get(finding.identity)
+            yield finding.is_repaired(wanted) and (
+                again.is_repaired(wanted) if again else not written.isdisjoint(finding.looks)
+            )
+
     def plan(self, wanted):
         """The Plan that repairs the parts `wanted` (of `finding.REPAIRS`); its results are the report."""
         outcome = Plan(results=_report(self.world, self.findings, wanted))

@@ -53,6 +53,11 @@ class Finding:
     looks: tuple = ()
     hindrance: str | None = None
 
+    @property
+    def identity(self):
+        """What the same finding of another Audit has as well."""
+        return self.check, repr(self.objects)
+
     def is_repaired(self, wanted):
         """Whether the parts `wanted` of the option `repair` set it right."""
         return self.hindrance is None and any(self.check in REPAIRS[part] for part in wanted)
