@@ -119,9 +119,7 @@ def read(client, api, pools):
         pools=pools,
         pods=tuple(inventory.pods()),
         nodes=tuple(inventory.nodes()),
-        blocks=tuple(inventory.calico("IPAMBlock")),
-        affinities=tuple(inventory.calico("BlockAffinity")),
-        handles=tuple(inventory.calico("IPAMHandle")),
+        **inventory.records(),
         now=time.time(),
     )
 

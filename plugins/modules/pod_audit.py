@@ -320,9 +320,7 @@ def read(client, api, pools):
         namespaces=tuple(inventory.namespaces()),
         nodes=tuple(inventory.nodes()),
         services=tuple(inventory.load_balancers()),
-        blocks=tuple(inventory.calico("IPAMBlock")),
-        affinities=tuple(inventory.calico("BlockAffinity")),
-        handles=tuple(inventory.calico("IPAMHandle")),
+        **inventory.records(),
         now=time.time(),
     )
 

@@ -56,6 +56,23 @@ class Inventory:
         except NotFound:
             return []
 
+    def records(self):
+        """What Calico's IPAM has noted: `blocks`, `affinities` and `handles`, each a tuple of objects.
+
+        Nothing where blocks are not served: claims and handles without them would seem to be of no use.
+        """
+        if not self._api:
+            return {}
+        try:
+            blocks = tuple(self._list("IPAMBlock"))
+        except NotFound:
+            return {}
+        return {
+            "blocks": blocks,
+            "affinities": tuple(self.calico("BlockAffinity")),
+            "handles": tuple(self.calico("IPAMHandle")),
+        }
+
     def again(self, keys):
         """Single objects, {(kind, namespace, name): the object, or None when it does not exist}."""
         by_kind = {}

@@ -308,6 +308,15 @@ EMPTY_BLOCK = {
 }
 
 
+def test_where_no_blocks_are_served_claims_and_handles_contradict_nothing(whole_cluster, world):
+    """As of Calico with a store of its own, of which its API server shows pools and claims only."""
+    world.create_in(whole_cluster.objects, whole_cluster.group)
+    blocks = [each["metadata"]["name"] for each in world.all("IPAMBlock")]
+    faults = [Fault("GET", f"/{name}", 404, times=99) for name in ("ipamblocks", *blocks)]
+    result, proxy = repair_through(whole_cluster, *faults)
+    assert checks(result) == {"not_allocated": 5} and proxy.writes() == []
+
+
 def test_a_repair_that_stops_midway_says_what_was_done_and_is_finished_by_the_next(whole_cluster, world):
     break_everything(world)
     world.create_in(whole_cluster.objects, whole_cluster.group)
