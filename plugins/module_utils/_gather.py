@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 
 from ._kube import observe, resources
@@ -64,7 +63,7 @@ class Cluster:
             affinities=tuple(self.affinities),
             reserved=usage.reserved_ranges(self.reservations),
             config=self.config,
-            now=time.time(),
+            now=self.client.server_time.timestamp(),
         )
         problems = list(explain.problems(questions, observed))
         return [] if problems else [explain.explain(each, observed) for each in questions], problems

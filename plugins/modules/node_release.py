@@ -102,8 +102,6 @@ operations_left:
     - {verb: delete, kind: BlockAffinity, name: node-1-10-244-1-0-26}
 """
 
-import time
-
 from ansible_collections.podnet.ipam.plugins.module_utils import _argspec, _runner
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.inventory import Inventory
 from ansible_collections.podnet.ipam.plugins.module_utils._plan import node_release
@@ -120,7 +118,7 @@ def read(client, api, pools):
         pods=tuple(inventory.pods()),
         nodes=tuple(inventory.nodes()),
         **inventory.records(),
-        now=time.time(),
+        now=client.server_time.timestamp(),
     )
 
 

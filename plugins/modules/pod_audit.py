@@ -36,7 +36,7 @@ options:
     description:
       - Seconds for which an allocated address, a handle or a claim may be on its way. What is younger is neither
         reported nor repaired.
-      - An address without a timestamp counts as old.
+      - By the clock of the API server. An address without a timestamp counts as old.
       - Before addresses are released, a run waits for as long, 30 seconds at most, and releases those that still nobody
         uses. The containers of a pod that was deleted by force may outlive it for a moment.
     type: int
@@ -321,7 +321,7 @@ def read(client, api, pools):
         nodes=tuple(inventory.nodes()),
         services=tuple(inventory.load_balancers()),
         **inventory.records(),
-        now=time.time(),
+        now=client.server_time.timestamp(),
     )
 
 

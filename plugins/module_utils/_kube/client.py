@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 
 from .content import contains, merged
 from .errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable, api_error
@@ -26,18 +28,26 @@ class Reader:
 
     429 and 5xx are tried again, ATTEMPTS times in all, after Retry-After or a doubling pause. Where Retry-After leads
     beyond PATIENCE, there is no use in asking earlier than the server wants. So is what gets no answer, of a server
-    that has answered before: another one is rather the wrong one than away. `date` is that of the last answer.
+    that has answered before: another one is rather the wrong one than away.
     """
 
     def __init__(self, connection):
         self._connection = connection
         self._has_answered = False
-        self.date = ""
+        self._date = ""
 
     @property
     def origin(self):
         """Which API server this is, and where its address came from."""
         return self._connection.origin
+
+    @property
+    def server_time(self):
+        """The API server's clock at its last answer, a datetime; this machine's behind a proxy that leaves it out."""
+        try:
+            return parsedate_to_datetime(self._date)
+        except (TypeError, ValueError):
+            return datetime.now(timezone.utc)
 
     def get(self, path):
         return self._request("GET", path)
@@ -101,7 +111,7 @@ class Reader:
             if not self._has_answered:
                 raise
             return None, error
-        self._has_answered, self.date = True, headers.get("Date", "")
+        self._has_answered, self._date = True, headers.get("Date", "")
         if status < 400:
             return answer, None
         return None, api_error(method, path, status, answer, headers.get("Retry-After"))

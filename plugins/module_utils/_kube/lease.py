@@ -14,7 +14,6 @@ import os
 import socket
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
 
 from .errors import AlreadyExists, Conflict, NotFound
 
@@ -57,7 +56,7 @@ class Lease:
 
     def _take(self, seconds, only_look):
         found = self._client.find(self._path)
-        now = _server_time(self._client)
+        now = self._client.server_time
         spec = {
             "holderIdentity": self._holder,
             "leaseDurationSeconds": seconds,
@@ -172,8 +171,3 @@ def _time(text):
 
 def _short(moment):
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _server_time(client):
-    """The API server's clock at its last answer; the own one behind a proxy that leaves it out."""
-    return parsedate_to_datetime(client.date) if client.date else datetime.now(timezone.utc)

@@ -308,10 +308,7 @@ def test_a_time_that_nobody_can_wait(cluster, option, value):
 
 
 @pytest.mark.parametrize("name", ["", "default/pods", "kube system"])
-def test_a_name_that_no_object_can_have(cluster, name):
-    cluster.create_pools(("rack", "10.244.0.0/18"))
-    result = cluster.refused("namespace_pools", namespaces=[{"name": name, "families": ["IPv4"]}])
-    assert problems(result) == [(f"namespace {name}", "name", name)]
+def test_a_question_about_a_name_that_no_object_can_have(cluster, name):
     result = cluster.run("ipam_info", gather_subset=[], explain=[{"namespace": name, "node": name}])
     assert [each["field"] for each in result["errors"]] == ["namespace", "node"]
 

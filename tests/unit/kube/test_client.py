@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
 from ansible_collections.podnet.ipam.plugins.module_utils import _runner
 from ansible_collections.podnet.ipam.plugins.module_utils._kube import client as client_module
+from ansible_collections.podnet.ipam.plugins.module_utils._kube.calico import V1
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.client import Reader, Writer
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.content import contains
 from ansible_collections.podnet.ipam.plugins.module_utils._kube.errors import ApiError, Conflict
 from ansible_collections.podnet.ipam.plugins.module_utils._plan.operation import Operation, Plan
+from ansible_collections.podnet.ipam.plugins.modules import pod_audit
 
 PATH = "/api/v1/nodes/node-1"
 
@@ -26,9 +29,38 @@ def test_check_mode_gets_a_client_that_cannot_write(monkeypatch, check_mode):
 
 def test_a_client_that_only_reads_has_no_method_that_writes():
     public = {name for name in dir(Reader) if not name.startswith("_")}
-    assert public == {"origin", "get", "find", "list"}
+    assert public == {"origin", "server_time", "get", "find", "list"}
     added = {name for name in dir(Writer) if not name.startswith("_")} - public
     assert added == {"create", "replace", "patch", "delete", "evict", "rehearsal"}
+
+
+class Dated:
+    """A connection to an API server without any object, which sends this date."""
+
+    def __init__(self, date):
+        self._headers = {"Date": date} if date else {}
+
+    def request(self, *_request):
+        return 200, self._headers, {"items": [], "metadata": {}}
+
+
+def test_time_is_that_of_the_api_server_at_its_last_answer():
+    reader = Reader(Dated("Sat, 22 Aug 2026 10:00:15 GMT"))
+    reader.list("/api/v1/nodes")
+    assert reader.server_time.isoformat() == "2026-08-22T10:00:15+00:00"
+
+
+@pytest.mark.parametrize("date", ["", "yesterday"])
+def test_where_no_date_comes_through_time_is_that_of_this_machine(date):
+    reader = Reader(Dated(date))
+    reader.list("/api/v1/nodes")
+    assert abs((reader.server_time - datetime.now(timezone.utc)).total_seconds()) < 60
+
+
+def test_an_audit_takes_the_age_of_objects_from_the_api_servers_clock():
+    """One from a machine whose clock is ahead would take what is on its way for leaked."""
+    reader = Reader(Dated("Sat, 22 Aug 2026 10:00:15 GMT"))
+    assert pod_audit.read(reader, V1, {}).now == 1787392815
 
 
 WRITTEN = {"containers": [{"name": "main", "ports": [80]}], "volumes": [], "hostNetwork": False}
