@@ -45,8 +45,10 @@ requirements:
   - netaddr
 notes:
   - Whatever seems to be leaked, missing or contradictory is read from the API server a second time before it is
-    reported or repaired, with the pod that it is about. A pod that has no address yet never leaks one, nor does one
-    that still exists on the node that the address was allocated on.
+    reported or repaired, with the pod that it is about. A pod that has no address yet leaks none.
+  - Some leaked addresses are reported and not released. Those are of pods that still exist on the node that the address
+    was allocated on, which frees it with the pod; of tunnels of nodes that exist; of services; of virtual machines
+    (KubeVirt), which keep theirs while they are stopped; and those of which nothing says what they are for.
   - Each object is written once, and only in the version that was judged. When it has changed meanwhile, the cluster is
     audited anew.
   - Which addresses are in use is decided as C(calicoctl ipam check) does it, with two exceptions. That takes the IPv6
@@ -79,7 +81,7 @@ EXAMPLES = r"""
   vars:
     errors: "{{ audit.findings | selectattr('severity', 'equalto', 'error') }}"
 
-- name: Free what pods have left behind more than an hour ago
+- name: Free what was allocated more than an hour ago for pods that are gone
   podnet.ipam.pod_audit:
     repair: [leaks, handles]
     grace: 3600
