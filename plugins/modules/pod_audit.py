@@ -26,8 +26,8 @@ options:
       - V(handles) deletes handles of which no block has an address, creates those that are missing, and corrects
         what they count.
       - V(affinities) deletes the claims of nodes on blocks that do not exist or belong to another, and gives blocks
-        the claim of their node back. A block of a node that does not exist any more is left without a node, and
-        deleted when it has no addresses.
+        the claim of their node back. The claims of a node that does not exist any more are deleted, and its blocks left
+        without a node, or deleted when they have no addresses.
     type: list
     elements: str
     choices: [leaks, handles, affinities]
@@ -117,6 +117,7 @@ findings:
         - V(block_invalid), a block that breaks an invariant of its format.
         - V(block_without_affinity), a block that belongs to a node which has no claim on it.
         - V(affinity_without_block), a node's claim on a block that does not exist.
+        - V(affinity_without_node), a claim on a block of a node that does not exist.
         - V(affinity_mismatch), a node's claim on a block that belongs to another.
       type: str
       returned: always

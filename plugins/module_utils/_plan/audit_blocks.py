@@ -15,6 +15,7 @@ from .allocations import LOAD_BALANCER
 from .finding import Finding
 from .ranges import network_of
 
+_LOST = "affinity_without_node"
 _TUNNEL = "TunnelAddress"  # the end of what Calico notes as the type of a tunnel's address
 _INVALID = "the block is invalid"
 _PRESENT = "the pod exists on the same node; its address is freed when it goes"
@@ -35,7 +36,7 @@ def findings(world):
         if value not in world.users:
             for allocation in allocated:
                 yield from _leaked(world, value, allocation, broken)
-    yield from _affinities(world)
+    yield from _affinities(world, broken)
     yield from _blocks_without_affinity(world, broken)
 
 
@@ -153,23 +154,40 @@ def _handle_look(world, allocation):
     return (("IPAMHandle", None, handle["metadata"]["name"]),) if handle else ()
 
 
-def _affinities(world):
+def _affinities(world, broken):
+    occupied = {pod["spec"].get("nodeName") for pod in world.pods.values() if not in_use.is_finished(pod)}
     for network, affinities in world.affinities.items():
         block = world.blocks.get(network)
         for affinity in affinities:
             spec, name = affinity["spec"], affinity["metadata"]["name"]
-            expected = f"{spec.get('type') or 'host'}:{spec.get('node')}"
-            if (block and block["spec"].get("affinity") == expected) or world.is_young(affinity):
+            check, fault = _fault_of_claim(world, spec, block)
+            if check is None or world.is_young(affinity):
                 continue
-            objects = {"affinity": name, "block": str(network), "node": spec.get("node"), "state": spec.get("state")}
+            node, hindrance = spec.get("node"), None
             looks = (("BlockAffinity", None, name), ("IPAMBlock", None, cidr_name(str(network))))
-            claim = f"{expected} claims block {network} ({spec.get('state') or 'confirmed'})"
-            if block is None:
-                message = f"{claim}, which does not exist"
-                yield Finding("affinity_without_block", message, objects, subject=affinity, looks=looks)
-            else:
-                message = f"{claim}, which belongs to {block['spec'].get('affinity') or 'nobody'}"
-                yield Finding("affinity_mismatch", message, objects, subject=affinity, looks=looks)
+            if check == _LOST:
+                looks = (*looks, ("Node", None, node))
+                invalid_block = _INVALID if block["metadata"]["name"] in broken else None
+                hindrance = "there are pods on the node" if node in occupied else invalid_block
+            message = f"{_claimant(spec)} claims block {network} ({spec.get('state') or 'confirmed'}), {fault}"
+            objects = {"affinity": name, "block": str(network), "node": node, "state": spec.get("state")}
+            yield Finding(check, message, objects, subject=affinity, looks=looks, hindrance=hindrance)
+
+
+def _fault_of_claim(world, spec, block):
+    """(check, text) of what is wrong with a claim on a block, which is None when it does not exist; else (None, "")."""
+    if block is None:
+        return "affinity_without_block", "which does not exist"
+    if block["spec"].get("affinity") != _claimant(spec):
+        return "affinity_mismatch", f"which belongs to {block['spec'].get('affinity') or 'nobody'}"
+    kind, _colon, node = _claimant(spec).partition(":")
+    if kind == "host" and node not in world.nodes:
+        return _LOST, f"and there is no node {node}"
+    return None, ""
+
+
+def _claimant(spec):
+    return f"{spec.get('type') or 'host'}:{spec.get('node')}"
 
 
 def _blocks_without_affinity(world, broken):

@@ -25,6 +25,7 @@ SEVERITIES = {
     "block_invalid": ERROR,
     "block_without_affinity": ERROR,
     "affinity_without_block": WARNING,
+    "affinity_without_node": WARNING,
     "affinity_mismatch": ERROR,
 }
 CHECKS = tuple(SEVERITIES)
@@ -32,7 +33,12 @@ CHECKS = tuple(SEVERITIES)
 REPAIRS = {
     "leaks": ("leaked",),
     "handles": ("leaked_handle", "missing_handle", "handle_count"),
-    "affinities": ("affinity_without_block", "block_without_affinity", "affinity_mismatch"),
+    "affinities": (
+        "affinity_without_block",
+        "affinity_without_node",
+        "block_without_affinity",
+        "affinity_mismatch",
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from . import repair_handles
 from .address_index import address_of
 from .allocations import allocations
 from .operation import Operation
+from .ranges import network_of
 from .world import canonical
 
 
@@ -28,9 +29,11 @@ def add_to(outcome, world, findings):
         by_check[finding.check].append(finding.subject)
     released = by_check["leaked"]
     disowned, reclaimed = _unclaimed(world, by_check["block_without_affinity"])
+    lost = by_check["affinity_without_node"]
+    disowned += [world.blocks[network_of(affinity)] for affinity in lost]
     outcome.operations += _blocks(outcome, released, disowned)
     outcome.operations += repair_handles.operations(outcome, world, released, by_check)
-    unfounded = by_check["affinity_without_block"] + by_check["affinity_mismatch"]
+    unfounded = by_check["affinity_without_block"] + by_check["affinity_mismatch"] + lost
     outcome.operations += _affinities(outcome, world, unfounded, reclaimed)
 
 

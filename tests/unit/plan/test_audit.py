@@ -260,6 +260,7 @@ FAULTS = {
     "affinity_without_block": lambda cluster: cluster.affinity("node-1", "10.244.63.0/28"),
     "block_without_affinity": lambda cluster: cluster.remove("BlockAffinity", cluster.name_of_first("BlockAffinity")),
     "affinity_mismatch": lambda cluster: cluster.affinity("node-9", cluster.all("IPAMBlock")[0]["spec"]["cidr"]),
+    "affinity_without_node": lambda cluster: cluster.claim("b", "node-9"),
     "block_invalid": lambda cluster: cluster.all("IPAMBlock")[0]["spec"]["attributes"].append({"handle_id": "net.x"}),
     "outside": lambda cluster: cluster.add(
         "Pod", "stray", "n-0", spec={"nodeName": "node-1"}, status={"podIPs": [{"ip": "192.168.0.1"}]}

@@ -120,7 +120,9 @@ def test_spare_blocks_are_in_use_though_calicoctl_calls_their_addresses_leaked(c
 def test_the_spare_block_of_a_node_that_is_gone_is_leaked():
     cluster = WorldBuilder(nodes=("node-1",))
     cluster.spare("node-9")
-    assert only(cluster, "leaked").hindrance is None
+    by_check = {each.check: each for each in findings(cluster)}
+    assert by_check.keys() == {"leaked", "affinity_without_node"}
+    assert by_check["leaked"].hindrance is None
 
 
 def test_addresses_of_services_are_in_use_in_blocks_of_load_balancers(cluster):
@@ -189,6 +191,28 @@ def test_a_claim_on_a_block_of_another_node_is_found(cluster):
     cluster.affinity("node-2", "10.244.0.0/28")
     finding = only(cluster, "affinity_mismatch")
     assert finding.objects["node"] == "node-2" and "belongs to host:node-1" in finding.message
+
+
+def test_a_claim_of_a_node_that_is_gone_is_found(cluster):
+    cluster.claim("b", "node-9")
+    finding = only(cluster, "affinity_without_node")
+    assert finding.objects["node"] == "node-9" and finding.hindrance is None
+    assert ("Node", None, "node-9") in finding.looks
+
+
+def test_a_claim_of_a_node_that_has_just_come_is_on_its_way(cluster):
+    block = cluster.claim("b", "node-9")
+    claim = cluster.get("BlockAffinity", f"node-9-{block['metadata']['name']}")
+    claim["metadata"]["creationTimestamp"] = YOUNG
+    assert found(cluster) == {}
+
+
+def test_a_claim_is_left_alone_while_pods_are_on_its_node(cluster):
+    """A Node object may have been deleted by mistake: its kubelet makes it anew."""
+    cluster.remove("Node", "node-2")
+    by_check = {each.check: each for each in findings(cluster)}
+    assert by_check.keys() == {"affinity_without_node"}
+    assert by_check["affinity_without_node"].hindrance == "there are pods on the node"
 
 
 def test_a_block_without_its_nodes_claim_is_found(cluster):

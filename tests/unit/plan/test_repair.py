@@ -227,6 +227,34 @@ def test_blocks_of_a_node_that_is_gone_lose_it_or_go(cluster):
     assert plan(cluster).results["clean"]
 
 
+def test_claims_of_a_node_that_is_gone_go_and_its_blocks_with_them_unless_somebody_has_addresses(cluster):
+    used = cluster.block_at("10.244.0.0")
+    empty = cluster.claim("b", "node-1")
+    for name in ("web-0", "web-1"):
+        cluster.get("Pod", name, "payments")["spec"]["nodeName"] = "node-2"
+    cluster.remove("Node", "node-1")
+    assert writes(cluster, ["affinities"]) == [
+        ("replace", "IPAMBlock", used["metadata"]["name"]),
+        ("delete", "IPAMBlock", empty["metadata"]["name"]),
+        ("delete", "BlockAffinity", f"node-1-{used['metadata']['name']}"),
+        ("delete", "BlockAffinity", f"node-1-{empty['metadata']['name']}"),
+    ]
+    repaired(cluster, ["affinities"])
+    assert "affinity" not in cluster.block_at("10.244.0.0")["spec"]
+    assert plan(cluster).results["clean"]
+
+
+def test_all_that_a_node_left_behind_goes_in_one_run(cluster):
+    cluster.pod("gone", node="node-2", pools=("b", "six"))
+    cluster.tunnel("node-2")
+    cluster.spare("node-2")
+    cluster.remove("Pod", "gone", "payments")
+    cluster.remove("Node", "node-2")
+    repaired(cluster)
+    assert plan(cluster).results["clean"]
+    assert all("node-2" not in str(obj) for obj in cluster.stored.values())
+
+
 def test_a_block_of_a_lost_node_with_nothing_but_leaks_is_one_write(cluster):
     cluster.pod("gone", node="node-2", pools=("b",))
     cluster.remove("Pod", "gone", "payments")
