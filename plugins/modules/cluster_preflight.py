@@ -124,7 +124,7 @@ def denied(client, wanted):
         for resource in each["resources"]:
             for verb in each["verbs"]:
                 if not client.allows(verb, each["group"], resource, each["namespace"]):
-                    yield {"verb": verb, "group": each["group"], "resource": resource}
+                    yield {"verb": verb, "group": each["group"], "resource": resource, "namespace": each["namespace"]}
 
 
 def main():

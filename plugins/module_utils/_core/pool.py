@@ -80,6 +80,11 @@ class Pool:
         return self.allocatable and not self.disabled
 
     @property
+    def is_for_services(self):
+        """Whether it gives addresses to services of type LoadBalancer and to nothing else."""
+        return self.allowed_uses == ("LoadBalancer",)
+
+    @property
     def block_count(self):
         return 1 << (self.block_size - self.network.prefixlen) if self.block_size >= self.network.prefixlen else 0
 

@@ -110,7 +110,7 @@ def _outside_of_pod_cidrs(seen):
         return
     covered = ranges.parse(cidrs)[0]
     for name, pool in seen.pools.items():
-        if pool.allowed_uses == ("LoadBalancer",) or not ranges.has_family(covered, pool.family):
+        if pool.is_for_services or not ranges.has_family(covered, pool.family):
             continue
         if not ranges.lies_in(pool.network, covered):
             message = f"pool {name} ({pool.cidr}) does not lie in the cluster's pod CIDRs ({holders.some(cidrs)})"

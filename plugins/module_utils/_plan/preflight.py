@@ -27,11 +27,16 @@ def refused(message, unknown_user):
 
 
 def denied(rights):
-    """A finding on all the `rights` together, dicts with verb, group and resource, that were denied."""
-    texts = [f"{each['verb']} {each['resource']}{'.' if each['group'] else ''}{each['group']}" for each in rights]
+    """A finding on all the `rights` together, dicts with verb, group, resource and namespace, that were denied."""
+    texts = [_right(**each) for each in rights]
     if texts:
         message = f"the API server does not let this user {', '.join(texts)}: take a kubeconfig of one who may"
         yield _finding(ERROR, "access", message)
+
+
+def _right(verb, group, resource, namespace):
+    place = f" in namespace {namespace}" if namespace else ""
+    return f"{verb} {resource}{'.' if group else ''}{group}{place}"
 
 
 def findings(pools, pod_cidrs, families, named):
@@ -42,14 +47,18 @@ def findings(pools, pod_cidrs, families, named):
     """
     readable = assignments.readable(pools)
     for family in families:
-        if not any(pool.family == family and pool.enabled for pool in readable.values()):
+        if not any(pool.family == family and not pool.why_not_usable() for pool in readable.values()):
             message = f"no IPv{family} pool is there and enabled: pods wait until ip_pools has declared one"
             yield _finding(WARNING, "pools", message)
-    known = {*readable, *(str(pool.network) for pool in readable.values())}
-    unknown = [name for name in named if name not in known]
+    meant = {name: assignments.look_up(name, readable) for name in named}
+    unknown = [name for name, pool in meant.items() if pool is None]
     if unknown:
         message = f"the CNI configuration will name {holders.some(unknown)}, but no pool is called so or has that CIDR"
         yield _finding(WARNING, "pools", message)
+    for name, pool in meant.items():
+        if pool and pool.why_not_usable():
+            message = f"the CNI configuration will name {name}, which gives pods no address: {pool.why_not_usable()}"
+            yield _finding(WARNING, "pools", message)
     yield from _outside(readable, pod_cidrs)
 
 
@@ -60,6 +69,8 @@ def _outside(pools, pod_cidrs):
         return
     covered = ranges.parse(cidrs)[0]
     for name, pool in sorted(pools.items()):
-        if ranges.has_family(covered, pool.family) and not ranges.lies_in(pool.network, covered):
+        if pool.is_for_services or not ranges.has_family(covered, pool.family):
+            continue
+        if not ranges.lies_in(pool.network, covered):
             message = f"pool {name} ({pool.cidr}) does not lie in the pod CIDRs {holders.some(cidrs)}, from {source}"
             yield _finding(WARNING, "pod_cidrs", message)

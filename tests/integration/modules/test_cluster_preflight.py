@@ -51,3 +51,28 @@ def test_pools_that_are_missing_or_lie_outside_are_told(cluster):
     assert outside.startswith(
         "pool outside (192.0.2.0/24) does not lie in the pod CIDRs 10.244.0.0/16, fd00:10:244::/56"
     )
+
+
+def test_a_right_in_a_namespace_is_told_with_it(cluster):
+    access = [
+        {"resources": ["pods"], "verbs": ["create"], "namespace": "shop"},
+        {"resources": ["pods"], "verbs": ["get"]},
+    ]
+    [finding] = cluster.run("cluster_preflight", access=access, **cluster.user())["findings"]
+    assert "let this user create pods in namespace shop, get pods: take" in finding["message"]
+
+
+def test_a_pool_for_services_alone_serves_no_pods_and_may_lie_elsewhere(cluster):
+    cluster.create_pools(("services", "192.0.2.0/24"), allowedUses=["LoadBalancer"])
+    [finding] = cluster.run("cluster_preflight", families=["IPv4"])["findings"]
+    assert finding["message"].startswith("no IPv4 pool")
+
+
+def test_a_named_pool_that_gives_pods_nothing_is_told_and_one_in_other_spelling_is_found(cluster):
+    cluster.create_pools(("six", "fd00:10:244::/64"))
+    cluster.create_pools(("off", "10.244.64.0/18"), disabled=True)
+    result = cluster.run("cluster_preflight", families=["IPv6"], pools=["fd00:10:244:0::/64", "off"])
+    [finding] = result["findings"]
+    assert finding["check"] == "pools" and finding["message"] == (
+        "the CNI configuration will name off, which gives pods no address: it is disabled"
+    )
