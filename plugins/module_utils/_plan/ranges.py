@@ -71,7 +71,7 @@ def lie_within(inner, outer):
 def network(cidr, strict=True):
     """The `ipaddress` network of a text, or None when it is none. `strict`: host bits are not allowed."""
     try:
-        return names.network(cidr) if strict else names.network(cidr, strict=False)
+        return names.network(cidr, strict)
     except (ValueError, TypeError):
         return None
 
