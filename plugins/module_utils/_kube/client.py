@@ -27,8 +27,8 @@ class Reader:
     """Reads objects (decoded JSON). Errors: ApiError and its kinds, Unreachable.
 
     429 and 5xx are tried again, ATTEMPTS times in all, after Retry-After or a doubling pause. Where Retry-After leads
-    beyond PATIENCE, there is no use in asking earlier than the server wants. So is what gets no answer, of a server
-    that has answered before: another one is rather the wrong one than away.
+    beyond PATIENCE, there is no use in asking earlier than the server wants. What gets no answer is tried again as well
+    once the server has answered: before, it is rather the wrong one than away.
     """
 
     def __init__(self, connection):

@@ -70,7 +70,7 @@ class Network:
 
     @property
     def hides_installation(self):
-        """Whether the cluster has the operator's kinds, but this user may not read them."""
+        """Whether the cluster has, or may have, the operator's kinds, but this user may not read them."""
         return self._installation[1]
 
     @cached_property
@@ -78,7 +78,7 @@ class Network:
         try:
             return observe.installation(self._client), False
         except Forbidden:
-            return None, observe.serves(self._client, observe.INSTALLATIONS)
+            return None, self._known(lambda: observe.serves(self._client, observe.INSTALLATIONS)) is not False
 
     def _known(self, read):
         """What `read` returns, or None."""
