@@ -48,7 +48,7 @@ options:
     type: int
     default: 0
   duration:
-    description: For how many seconds it is held unless it is renewed.
+    description: For how many seconds it is held unless it is renewed; at least one.
     type: int
     default: 300
 seealso:

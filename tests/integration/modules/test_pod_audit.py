@@ -101,6 +101,19 @@ def test_everything_that_can_be_repaired_is_and_nothing_is_left(either_whole_clu
     assert after["clean"] and after["calicoctl_problems"] == 0
 
 
+def test_all_that_a_deleted_node_has_left_behind_is_released(either_whole_cluster, world):
+    world.tunnel("node-2")
+    world.spare("node-2", "six")
+    for kind, name, namespace in (("Pod", "api-0", "payments"), ("Node", "node-2", None)):
+        world.remove(kind, name, namespace)
+    world.create_in(either_whole_cluster.objects, either_whole_cluster.group)
+    result = either_whole_cluster.apply("pod_audit", repair=REPAIR, grace=0)
+    assert checks(result) == {"leaked": 4, "affinity_without_node": 3}
+    assert either_whole_cluster.objects.names(either_whole_cluster.path("ipamblocks")) == ["10-244-0-0-28"]
+    assert either_whole_cluster.objects.names(either_whole_cluster.path("blockaffinities")) == ["node-1-10-244-0-0-28"]
+    assert either_whole_cluster.run("pod_audit", grace=0)["clean"]
+
+
 def test_what_was_not_asked_for_is_left_as_it_is(either_whole_cluster, world):
     break_everything(world)
     world.create_in(either_whole_cluster.objects, either_whole_cluster.group)
