@@ -279,10 +279,13 @@ def test_a_pool_that_would_go_while_the_declaration_asks_for_it_is_refused(site)
 def test_a_pool_that_would_go_while_anything_in_the_cluster_asks_for_it_is_refused_unless_by_force(site):
     site.create_declared_pools()
     site.assign("shop", '["payments"]')
-    deployment = "/apis/apps/v1/namespaces/payments/deployments/settlement"
-    template = {"metadata": {"annotations": {"cni.projectcalico.org/ipAddrs": '["10.244.65.7"]'}}}
-    site.objects.patch(deployment, {"spec": {"template": template}})
-    site.assign("default", "[malformed")
+    fixed = {"cni.projectcalico.org/ipAddrs": '["10.244.65.7"]'}
+    for workload, written in (
+        ("payments/deployments/settlement", fixed),
+        ("shop/deployments/web", {V4: "[malformed"}),
+    ):
+        template = {"metadata": {"annotations": written}}
+        site.objects.patch(f"/apis/apps/v1/namespaces/{workload}", {"spec": {"template": template}})
     output = site.refused({"pools": [RACK]}, pod_ip_ranges_purge=True)
     asking = ("Deployment payments/settlement asks for 10.244.65.7", "namespace shop asks for payments")
     assert all(text in output for text in asking) and "malformed" not in output
@@ -338,6 +341,7 @@ def test_addresses_in_use_keep_a_pool_when_everything_else_is_done(site):
     assert site.cluster.pools() == ["payments", "rack-1"]
 
 
+@pytest.mark.slow
 def test_a_pool_goes_when_the_pods_that_were_moved_have_given_their_addresses_back(site):
     site.create_declared_pools()
     site.objects.delete("/apis/apps/v1/namespaces/shop/deployments/web")
