@@ -30,6 +30,9 @@ _TOKENS = re.compile(
 )
 
 
+DEPTH = 100  # of negations and parentheses in each other: neither parsing nor matching exhausts Python's stack
+
+
 class SelectorError(ValueError):
     """A selector that cannot be parsed. The text names the selector and the position (characters from 0)."""
 
@@ -47,7 +50,7 @@ class _Parser:
     def __init__(self, text):
         self._text = text
         self._tokens = list(self._tokenize())
-        self._next = 0
+        self._next = self._depth = 0
 
     def parse(self):
         if self._kind() == "end":
@@ -81,10 +84,10 @@ class _Parser:
 
     def _term(self):
         if self._accept("operator", "!"):
-            negated = self._term()
+            negated = self._nested(self._term)
             return lambda labels: not negated(labels)
         if self._accept("operator", "("):
-            predicate = self._or()
+            predicate = self._nested(self._or)
             self._expect("operator", ")")
             return predicate
         kind, match, _position = self._tokens[self._next]
@@ -98,6 +101,14 @@ class _Parser:
             wanted = match["has_label"]
             return lambda labels: wanted in labels
         return self._label_test()
+
+    def _nested(self, parse):
+        self._depth += 1
+        if self._depth > DEPTH:
+            raise self._error(f"more than {DEPTH} negations and parentheses lie in each other")
+        predicate = parse()
+        self._depth -= 1
+        return predicate
 
     def _label_test(self):
         label = self._expect("word", what="a label name, has(), all(), '!' or '('")

@@ -69,3 +69,10 @@ def test_what_is_no_selector_is_named_with_the_place(core, text, message):
     with pytest.raises(core.selector.SelectorError) as caught:
         core.selector.parse(text)
     assert text in str(caught.value) and message in str(caught.value)
+
+
+@pytest.mark.parametrize("opening, closing", (("!", ""), ("(", ")")))
+def test_a_selector_that_nests_too_deeply_is_refused_like_any_other_that_is_none(core, opening, closing):
+    core.selector.parse(100 * opening + "all()" + 100 * closing)({})
+    with pytest.raises(core.selector.SelectorError, match="more than 100 negations and parentheses"):
+        core.selector.parse(10_000 * opening + "all()" + 10_000 * closing)
