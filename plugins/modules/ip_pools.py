@@ -163,7 +163,8 @@ notes:
     each only if it is still as it was read, and the empty blocks deleted; then the pool is deleted. If a pod gets an
     address meanwhile, the module fails unless O(force), and the pool stays, disabled.
   - Whether addresses are in use is told by the blocks, not by the pods. So those of nodes' tunnels and of spare blocks
-    count as well. Nodes give them back some time after the pool was disabled, or after its last pod went.
+    count as well. Nodes give them back some time after the pool was disabled, or after its last pod went. Where the
+    cluster does not serve blocks, as with a Calico that has an etcd of its own, a pool is removed with O(force) only.
   - When the module fails midway, RV(operations) lists the writes that were made, RV(failed_operation) the one that
     failed, if it was one, and RV(operations_left) those that were left. Running again finishes the rest.
 seealso:
@@ -386,7 +387,7 @@ def main():
         return pools.Observed(
             served=api is not None,
             pools=existing,
-            blocks=tuple(observe.collection(client, api, "IPAMBlock")) if needs.blocks else (),
+            blocks=observe.collection(client, api, "IPAMBlock", unserved=None) if needs.blocks else (),
             affinities=tuple(observe.collection(client, api, "BlockAffinity")) if needs.affinities else (),
             installation=facts.installation if needs.installation else None,
             hides_installation=needs.installation and facts.hides_installation,

@@ -42,12 +42,12 @@ def serves(client, path):
     return any(each["name"] == plural for each in found.get("resources") or ())
 
 
-def collection(client, api, kind):
-    """All objects of one of Calico's kinds; none when the cluster does not serve the kind."""
+def collection(client, api, kind, unserved=()):
+    """All objects of one of Calico's kinds; `unserved` when the cluster does not serve the kind."""
     try:
-        return client.list(api.path(kind)) if api else []
+        return client.list(api.path(kind)) if api else unserved
     except NotFound:
-        return []
+        return unserved
 
 
 def labelled(client, api, kind):

@@ -62,9 +62,15 @@ def _removal(pool, blocks, affinities):
     return Removal(pool, _inside(blocks, network), _inside(affinities, network), tuple(used), tuple(where))
 
 
-def refusals(removals):
-    """One problem for each pool with addresses in use."""
+_UNTOLD = "whether addresses of it are in use, nobody can tell: the cluster does not serve IPAMBlocks"
+
+
+def refusals(removals, blocks_served=True):
+    """One problem for each pool with addresses in use, and for every one when nobody can tell."""
     for each in removals:
+        if not blocks_served:
+            message = f"{_UNTOLD}; force removes it all the same"
+            yield Problem(f"pool {each.name}", "state", "absent", message)
         if each.used:
             disabled = "; it is disabled, nothing new comes from it" if each.pool["spec"].get("disabled") else ""
             message = f"it cannot be removed with {each.usage()}; force removes it all the same{disabled}"
@@ -76,8 +82,10 @@ def listed(removals):
     return [{"pool": each.name, **use} for each in removals for use in each.used]
 
 
-def warnings(removals):
+def warnings(removals, blocks_served=True):
     """What is left behind by the forced removal of pools in use."""
+    if not blocks_served:
+        return [f"pool {each.name} is removed; {_UNTOLD}" for each in removals]
     return [
         f"pool {each.name} is removed with {each.usage()}: they stay in use until their pods are replaced"
         for each in removals

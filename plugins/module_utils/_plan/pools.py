@@ -36,13 +36,14 @@ class Desired:
 class Observed:
     """`served`: whether the cluster has IP pools at all. `pools` maps names to IPPool objects.
 
+    `blocks` are None where the cluster serves pools, but no blocks.
     What else is needed depends on the pools: `Needs` says it. The CIDRs of `network` are the cluster's own.
     `hides_installation`: there may be an Installation, but the user may not read it.
     """
 
     pools: dict
     served: bool = True
-    blocks: tuple = ()
+    blocks: tuple | None = ()
     affinities: tuple = ()
     installation: dict | None = None
     hides_installation: bool = False
@@ -101,7 +102,7 @@ def plan(wanted, observed):
         outcome.problems.append(pool_checks.NOT_SERVED)
     gone = removed(wanted, observed.pools)
     going = _removals(gone, observed)
-    _check_removals(wanted, going, outcome)
+    _check_removals(wanted, going, observed.blocks is not None, outcome)
     _views(wanted, observed, gone, outcome)
     _check_declaration(wanted, observed, gone, going, outcome)
     updates = _updates(wanted, observed, outcome)
@@ -129,15 +130,17 @@ def _untried(operations, pools):
 
 def _removals(gone, observed):
     kept = [pool for name, pool in observed.pools.items() if name not in gone]
-    return pool_removal.survey([observed.pools[name] for name in gone], kept, observed.blocks, observed.affinities)
+    return pool_removal.survey(
+        [observed.pools[name] for name in gone], kept, observed.blocks or (), observed.affinities
+    )
 
 
-def _check_removals(wanted, going, outcome):
+def _check_removals(wanted, going, blocks_served, outcome):
     outcome.results["in_use"] = pool_removal.listed(going)
     if wanted.force:
-        outcome.warnings += pool_removal.warnings(going)
+        outcome.warnings += pool_removal.warnings(going, blocks_served)
     else:
-        outcome.problems += pool_removal.refusals(going)
+        outcome.problems += pool_removal.refusals(going, blocks_served)
 
 
 def _check_declaration(wanted, observed, gone, going, outcome):
@@ -146,7 +149,7 @@ def _check_declaration(wanted, observed, gone, going, outcome):
     overlapping, warnings = pool_checks.overlaps(sound, observed.pools, gone)
     new = [(view, network) for view, network in sound if view["name"] not in observed.pools]
     released = pool_removal.deleted_blocks(going)
-    outcome.problems += [*problems, *overlapping, *pool_checks.block_problems(new, observed.blocks, released)]
+    outcome.problems += [*problems, *overlapping, *pool_checks.block_problems(new, observed.blocks or (), released)]
     outcome.warnings += warnings
     for option, cidrs in (("pod_cidrs", wanted.pod_cidrs), ("service_cidrs", wanted.service_cidrs)):
         outcome.problems += network_checks.option_problems(option, cidrs)

@@ -118,6 +118,14 @@ def test_a_delete_that_someone_else_made_is_not_called_ours(cluster):
     assert not result.get("failed") and result["operations"] == []
 
 
+def test_a_pool_of_which_nobody_can_tell_whether_it_is_in_use_stays(cluster):
+    """As of Calico with a store of its own, of which its API server shows pools and no blocks."""
+    cluster.create_pools(("rack-0", "10.244.0.0/24"))
+    cluster.create_block("10.244.0.0/26")
+    result, proxy = run(cluster, Fault("GET", "/ipamblocks", 404, times=9), pools=RACKS[:1], state="absent")
+    assert "the cluster does not serve IPAMBlocks" in result["msg"] and proxy.writes() == []
+
+
 def test_an_eviction_whose_answer_was_lost_counts_as_done(cluster):
     cluster.create_pools(("a", "10.244.0.0/24"), ("b", "10.244.1.0/24"))
     namespace = cluster.create_namespace()

@@ -37,6 +37,17 @@ def test_the_refusal_lists_every_address_for_programs():
     ]
 
 
+def test_where_no_blocks_are_served_only_force_removes_a_pool():
+    existing = observe(stored("a", OWNED, cidr="10.244.0.0/16"), blocks=None)
+    [problem] = pools.plan(GONE, existing).problems
+    assert problem.message.endswith("the cluster does not serve IPAMBlocks; force removes it all the same")
+    plan = pools.plan(FORCED, existing)
+    assert names_of(plan.operations) == [("patch", "IPPool", "a"), ("delete", "IPPool", "a")]
+    assert plan.warnings == [
+        "pool a is removed; whether addresses of it are in use, nobody can tell: the cluster does not serve IPAMBlocks"
+    ]
+
+
 def test_force_releases_the_blocks_as_calico_does():
     held, free = of_pod("10.244.1.0/26", "pay", "web-0"), block("10.244.2.0/26")
     plan = pools.plan(FORCED, cluster(held, free, affinities=(claim("10.244.1.0/26"), claim("10.244.2.0/26"))))
