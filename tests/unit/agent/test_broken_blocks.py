@@ -56,6 +56,19 @@ async def mend(cluster, block):
     await write(cluster, block, block["spec"])
 
 
+@asynccontextmanager
+async def started_with_a_broken_block(folder, strict=True):
+    """A cluster, its node-1, and the block of its container `a` as it was before it broke and node-1 started again."""
+    async with cluster_with(folder, strict=strict) as cluster:
+        await cluster.add("node-1", "a")
+        await cluster.settle()
+        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
+        node.kill()
+        await break_block(cluster, block)
+        await cluster.start_all()
+        yield cluster, node, block
+
+
 async def unchanged(cluster, broken):
     return await cluster.datastore.get(V1.path("IPAMBlock", broken["metadata"]["name"])) == broken
 
@@ -97,13 +110,7 @@ async def test_a_claim_on_a_broken_block_that_is_not_confirmed_yet_stays_as_it_i
 
 @pytest.mark.parametrize("strict", (True, False))
 async def test_who_asks_for_an_address_of_a_broken_block_is_told_so(hurried, tmp_path, strict):
-    async with cluster_with(tmp_path, strict=strict) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
-        node.kill()
-        await break_block(cluster, block)
-        await cluster.start_all()
+    async with started_with_a_broken_block(tmp_path, strict=strict) as (cluster, node, block):
         address = str(ipaddress.ip_network(block["spec"]["cidr"])[3])
         with pytest.raises(CniError, match="is broken, and is left out until somebody mends it") as failure:
             await node.assign("b", address)
@@ -130,13 +137,7 @@ async def test_a_broken_block_is_named_with_what_is_wrong(hurried, tmp_path, cap
 
 
 async def test_a_container_in_a_broken_block_keeps_its_address_and_ends_once_the_block_is_mended(hurried, tmp_path):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
-        node.kill()
-        await break_block(cluster, block)
-        await cluster.start_all()
+    async with started_with_a_broken_block(tmp_path) as (cluster, node, block):
         # The same address, or the cluster says so.
         await cluster.add("node-1", "a")
         with pytest.raises(CniError, match="is broken, and is left out until somebody mends it") as failure:
@@ -295,13 +296,7 @@ async def test_containers_of_another_plugin_in_a_broken_block_keep_nobody_from_s
 
 
 async def test_a_vanished_container_in_a_broken_block_keeps_no_other_one_from_being_freed(hurried, tmp_path):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
-        node.kill()
-        await break_block(cluster, block)
-        await cluster.start_all()
+    async with started_with_a_broken_block(tmp_path) as (cluster, node, block):
         await cluster.add("node-1", "b")
         for container in ("a", "b"):
             (tmp_path / f"node-1-{container}.netns").unlink()
