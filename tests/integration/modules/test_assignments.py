@@ -125,6 +125,18 @@ def test_a_bare_pod_is_created_with_its_annotations(pools):
     assert pools.annotations(f"/api/v1/namespaces/{namespace}/pods/probe") == {V4: '["a"]'}
 
 
+def test_a_pod_that_the_api_server_would_not_take_is_found_before_the_first_write(pools):
+    namespace = pools.create_namespace()
+    path = pools.create_workload("Deployment", namespace, "web")
+    assignment = {"namespace": namespace, "ipv4_pools": ["a"]}
+    probe = {"kind": "Pod", "name": "probe", "definition": {"spec": {"containers": []}}, **assignment}
+    items = [{"kind": "Deployment", "name": "web", **assignment}, probe]
+    result = pools.run("workload_pools", workloads=items)
+    assert "spec.containers: Required value" in result["msg"] and result["operations"] == []
+    assert result["failed_operation"]["name"] == "probe"
+    assert V4 not in pools.template_annotations(path)
+
+
 def test_running_pods_with_an_address_of_another_pool_are_listed_as_stale(pools):
     namespace = pools.create_namespace()
     pools.create_workload("Deployment", namespace, "web")
