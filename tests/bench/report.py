@@ -105,7 +105,7 @@ or refused + writes.
 {requests}
 
 Creating is bound by the API server and etcd: 1,000 creations cost them 1.8 s of processor time, and a bare HTTP client
-that only posts these objects waits 1.1 s for them, 2 or 32 at once. Of an unchanged run's time 0.3 s are Ansible's own,
+that only posts these objects waits 1.1 s for them, 4 or 32 at once. Of an unchanged run's time 0.3 s are Ansible's own,
 for a task with 1,000 pools as its argument: 0.06 s to resolve them, 0.05 s to pack the module, 0.19 s to hand the task
 back from its worker. The module itself takes 0.28 s longer than `ping`: 0.08 s to compile its code, which Ansible sends
 as source, 0.05 s for imports, 0.04 s to check the options, 0.05 s for the list and 0.03 s for the plan.
