@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from urllib.parse import urlencode
 
 from . import plain
@@ -22,6 +23,8 @@ from .errors import Unreachable
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 IN_CLUSTER_VARIABLE = "KUBERNETES_SERVICE_HOST"
+# How urllib3 before its version 2 names the connection that failed: differently each time.
+_NUMBERED = re.compile(r"<\S+ object at 0x[0-9a-f]+>: ")
 _OVERRIDES = {
     "host": "host",
     "ca_cert": "ssl_ca_cert",
@@ -60,7 +63,7 @@ class Connection:
         try:
             answer = self._pool.request(method, url, body=data, headers=headers, timeout=timeout, retries=False)
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"no answer from {self.origin}: {error}") from error
+            raise Unreachable(f"no answer from {self.origin}: {_NUMBERED.sub('', str(error))}") from error
         return answer.status, answer.headers, _decode(answer.data)
 
 
