@@ -115,8 +115,9 @@ class _Run:
 
     def _apply(self, api):
         """Whether all of the plan was applied; False when the rest has to be planned anew."""
-        for operation in () if self.done else self._last.rehearsed:
-            self._rehearse(operation, api)
+        if not self.done and len(self._last.operations) > 1:
+            for operation in self._last.rehearsed:
+                self._rehearse(operation, api)
         groups = list(in_groups(self._last.operations))
         for position, group in enumerate(groups):
             if position and groups[position - 1][0].settles and not group[0].settles:

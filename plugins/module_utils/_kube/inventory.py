@@ -49,26 +49,23 @@ class Inventory:
         """The Services of type LoadBalancer."""
         return [service for service in self._list("Service") if service["spec"].get("type") == "LoadBalancer"]
 
-    def calico(self, kind):
-        """All objects of one of Calico's kinds; none when the cluster does not serve it."""
+    def calico(self, kind, unserved=()):
+        """All objects of one of Calico's kinds; `unserved` when the cluster does not serve it."""
         try:
-            return self._list(kind) if self._api else []
+            return self._list(kind) if self._api else unserved
         except NotFound:
-            return []
+            return unserved
 
     def records(self):
         """What Calico's IPAM has noted: `blocks`, `affinities` and `handles`, each a tuple of objects.
 
         Nothing where blocks are not served: claims and handles without them would seem to be of no use.
         """
-        if not self._api:
-            return {}
-        try:
-            blocks = tuple(self._list("IPAMBlock"))
-        except NotFound:
+        blocks = self.calico("IPAMBlock", unserved=None)
+        if blocks is None:
             return {}
         return {
-            "blocks": blocks,
+            "blocks": tuple(blocks),
             "affinities": tuple(self.calico("BlockAffinity")),
             "handles": tuple(self.calico("IPAMHandle")),
         }

@@ -52,10 +52,7 @@ def collection(client, api, kind, unserved=()):
 
 def labelled(client, api, kind):
     """Objects of one of Calico's kinds by name, with labels as `pools` has them; None when the kind is not served."""
-    try:
-        found = client.list(api.path(kind)) if api else None
-    except NotFound:
-        return None
+    found = collection(client, api, kind, unserved=None)
     return found if found is None else {each["metadata"]["name"]: _with_all_labels(each) for each in found}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import chain
 
 from .._core.block import spec_problem
 from . import holders, in_use, repair
@@ -72,7 +73,7 @@ def _users(seen):
     for key, addresses in seen.pod_addresses.items():
         if any(value in seen.allocated for value in addresses):
             found[seen.pods[key]["spec"]["nodeName"]].add(key)
-    for each in (each for allocated in seen.allocated.values() for each in allocated):
+    for each in chain.from_iterable(seen.allocated.values()):
         pod = seen.pods.get(each.pod)
         if pod and in_use.may_have(pod, each.value):
             found[pod["spec"].get("nodeName")].add(each.pod)

@@ -61,7 +61,7 @@ class Plan:
     """`before` and `after` map the text that names an object to the object in the user's vocabulary, None where absent.
 
     With problems there are no operations. `results` are a module's further return values. `rehearsed` are those of the
-    operations that are tried with a dry run before the first write.
+    operations that are tried with a dry run before the first write; a single one needs no try.
     """
 
     operations: list = field(default_factory=list)

@@ -118,10 +118,10 @@ _NEWER = ("assignmentMode", "namespaceSelector")
 
 
 def _untried(operations, pools):
-    """Of each newer field that no pool shows the cluster to know, the first write. A single write needs no try."""
+    """Of each newer field that no pool shows the cluster to know, the first write."""
     known = {key for pool in pools.values() for key in pool["spec"]}
     found = []
-    for newer in _NEWER if len(operations) > 1 else ():
+    for newer in _NEWER:
         writes = [each for each in operations if newer in each.body.get("spec", ())]
         if writes and newer not in known and writes[0] not in found:
             found.append(writes[0])

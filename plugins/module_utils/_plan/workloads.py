@@ -87,9 +87,8 @@ def plan(wanted, observed):
     outcome.problems = assignments.with_cause(outcome.problems, observed.served)
     if outcome.problems:
         outcome.operations = []
-    if len(outcome.operations) > 1:
-        # Of a pod's definition only the API server knows all that can be wrong, which must not be found out midway.
-        outcome.rehearsed = [operation for operation in outcome.operations if operation.verb == "create"]
+    # Of a pod's definition only the API server knows all that can be wrong, which must not be found out midway.
+    outcome.rehearsed = [operation for operation in outcome.operations if operation.verb == "create"]
     return outcome
 
 
