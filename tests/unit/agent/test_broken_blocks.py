@@ -56,30 +56,33 @@ async def mend(cluster, block):
     await write(cluster, block, block["spec"])
 
 
+async def unchanged(cluster, broken):
+    return await cluster.datastore.get(V1.path("IPAMBlock", broken["metadata"]["name"])) == broken
+
+
 @asynccontextmanager
-async def started_with_a_broken_block(folder, strict=True):
-    """A cluster, its node-1, and the block of its container `a` as it was before it broke and node-1 started again."""
+async def container_on_node_1(folder, strict=True):
+    """A cluster in which container `a` runs on node-1, that node, and the container's block as it is stored."""
     async with cluster_with(folder, strict=strict) as cluster:
         await cluster.add("node-1", "a")
         await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
+        yield cluster, cluster.nodes["node-1"], await block_of(cluster, "a")
+
+
+@asynccontextmanager
+async def started_with_a_broken_block(folder, strict=True):
+    """The same, but the node has started again since the block broke."""
+    async with container_on_node_1(folder, strict) as (cluster, node, block):
         node.kill()
         await break_block(cluster, block)
         await cluster.start_all()
         yield cluster, node, block
 
 
-async def unchanged(cluster, broken):
-    return await cluster.datastore.get(V1.path("IPAMBlock", broken["metadata"]["name"])) == broken
-
-
 @pytest.mark.parametrize("how", BREAKS.values(), ids=BREAKS.keys())
 async def test_a_node_that_has_a_broken_block_starts_and_serves_out_of_the_next_one(hurried, tmp_path, how):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block = await block_of(cluster, "a")
-        cluster.nodes["node-1"].kill()
+    async with container_on_node_1(tmp_path) as (cluster, node, block):
+        node.kill()
         broken = await break_block(cluster, block, **how)
         await cluster.start_all()
         await cluster.add("node-1", "b")
@@ -90,11 +93,8 @@ async def test_a_node_that_has_a_broken_block_starts_and_serves_out_of_the_next_
 
 
 async def test_a_claim_on_a_broken_block_that_is_not_confirmed_yet_stays_as_it_is(hurried, tmp_path):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block = await block_of(cluster, "a")
-        cluster.nodes["node-1"].kill()
+    async with container_on_node_1(tmp_path) as (cluster, node, block):
+        node.kill()
         path = V1.path("BlockAffinity", affinity_name("node-1", block["spec"]["cidr"]))
         claim = await cluster.datastore.get(path)
         pending = V1.changed(claim, {**claim["spec"], "state": "pending"})
@@ -120,11 +120,8 @@ async def test_who_asks_for_an_address_of_a_broken_block_is_told_so(hurried, tmp
 
 
 async def test_a_broken_block_is_named_with_what_is_wrong(hurried, tmp_path, caplog):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block = await block_of(cluster, "a")
-        cluster.nodes["node-1"].kill()
+    async with container_on_node_1(tmp_path) as (cluster, node, block):
+        node.kill()
         await break_block(cluster, block)
         logging.disable(logging.NOTSET)
         await cluster.start_all()
@@ -150,10 +147,7 @@ async def test_a_container_in_a_broken_block_keeps_its_address_and_ends_once_the
 
 
 async def test_what_a_node_without_records_held_in_a_broken_block_ends_once_it_is_mended(hurried, tmp_path):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
+    async with container_on_node_1(tmp_path) as (cluster, node, block):
         node.kill()
         for file in tmp_path.glob("node-1.sqlite*"):
             file.unlink()
@@ -168,10 +162,7 @@ async def test_what_a_node_without_records_held_in_a_broken_block_ends_once_it_i
 
 
 async def test_what_could_not_be_stored_before_a_block_broke_is_stored_once_it_is_mended(hurried, tmp_path):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
+    async with container_on_node_1(tmp_path) as (cluster, node, block):
         node.client.cut_off = True
         assert (await node.assign("b")).mode == LOCAL_FIRST
         cluster.held["b"] = ("node-1", {held.address for held in node.ipam.holding("net.b")})
@@ -206,10 +197,7 @@ async def test_a_block_that_breaks_while_it_is_in_use_gives_nothing_out_until_it
     hurried, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(mirror, "WRITE_SECONDS", 0.2)
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
+    async with container_on_node_1(tmp_path) as (cluster, node, block):
         broken = await break_block(cluster, block)
         # Answered out of memory. The node learns of it when it stores this one.
         await cluster.add("node-1", "b")
@@ -227,10 +215,7 @@ async def test_a_block_that_breaks_while_it_is_in_use_gives_nothing_out_until_it
 
 
 async def test_a_broken_block_that_is_looked_at_is_used_again_once_it_is_mended(hurried, tmp_path):
-    async with cluster_with(tmp_path, strict=False) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block, node = await block_of(cluster, "a"), cluster.nodes["node-1"]
+    async with container_on_node_1(tmp_path, strict=False) as (cluster, node, block):
         broken = await break_block(cluster, block)
         [keeper] = node.ipam.blocks
         keeper.refresh(broken)
@@ -280,11 +265,8 @@ async def test_an_empty_block_of_another_node_that_is_broken_is_not_taken_over(h
 
 
 async def test_containers_of_another_plugin_in_a_broken_block_keep_nobody_from_starting(hurried, tmp_path):
-    async with cluster_with(tmp_path) as cluster:
-        await cluster.add("node-1", "a")
-        await cluster.settle()
-        block = await block_of(cluster, "a")
-        cluster.nodes["node-1"].kill()
+    async with container_on_node_1(tmp_path) as (cluster, node, block):
+        node.kill()
         await break_block(cluster, block)
         address = str(ipaddress.ip_network(block["spec"]["cidr"])[3])
         cluster.nodes["node-1"].record("x", address, network="other")
